@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What a node decides, without doing it: rooms, sessions, limits, permissions, the breaker.
+//!
+//! This crate knows no socket, no clock and no Redis. Every function takes `now`, and answers with what is to be
+//! done; the gateway does it.
+
+pub mod breaker;
+pub mod bucket;
+pub mod continuity;
+pub mod limits;
+pub mod permission;
+pub mod permits;
+pub mod rooms;
+pub mod session;

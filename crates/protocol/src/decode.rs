@@ -1,0 +1,239 @@
+//! Reading a client's frame: first the head (`id`, `op`, `room`), then the fields of that operation.
+//!
+//! The head is read leniently, so that even a frame with wrong fields is answered under its own `id`.
+
+use std::{fmt, io::Cursor};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{ClientFrame, Epoch, ErrorCode, MAX_SAFE_INTEGER, Op, OpKind, RoomName};
+
+const MAX_EVENT_NAME: usize = 128;
+const MAX_KEY: usize = 128;
+/// Maps within `data` within the frame.
+const MSGPACK_DEPTH: usize = crate::MAX_DEPTH + 8;
+
+/// Why a frame was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct DecodeError {
+    /// The frame's `id`, where it could be read.
+    pub id: Option<u64>,
+    /// The code to answer.
+    pub code: ErrorCode,
+    /// The sentence to answer; it quotes at most 64 characters of the frame.
+    pub message: String,
+}
+
+pub(crate) fn bad_frame(id: Option<u64>, message: impl Into<String>) -> DecodeError {
+    DecodeError { id, code: ErrorCode::BadFrame, message: message.into() }
+}
+
+/// What a connection's codec remembers: the last `id`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Decoder {
+    last_id: u64,
+}
+
+impl Decoder {
+    pub(crate) const fn new() -> Self {
+        Self { last_id: 0 }
+    }
+
+    pub(crate) fn json(&mut self, text: &str) -> Result<ClientFrame, DecodeError> {
+        if !text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{') {
+            return Err(bad_frame(None, "a frame is one JSON object"));
+        }
+        let head: Head = serde_json::from_str(text)
+            .map_err(|error| bad_frame(None, format!("not valid JSON: {error}")))?;
+        self.frame(&head, |kind| {
+            let mut from = serde_json::Deserializer::from_str(text);
+            kind.deserialize_body(&mut from).map_err(|error| error.to_string())
+        })
+    }
+
+    pub(crate) fn msgpack(&mut self, bytes: &[u8]) -> Result<ClientFrame, DecodeError> {
+        if !matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
+            return Err(bad_frame(None, "a frame is one MessagePack map"));
+        }
+        let mut from = unpacker(bytes);
+        let head = Head::deserialize(&mut from)
+            .map_err(|error| bad_frame(None, format!("not valid MessagePack: {error}")))?;
+        if from.position() != bytes.len() as u64 {
+            return Err(bad_frame(head.id(), "bytes follow after the MessagePack map"));
+        }
+        self.frame(&head, |kind| {
+            kind.deserialize_body(&mut unpacker(bytes)).map_err(|error| error.to_string())
+        })
+    }
+
+    fn frame(
+        &mut self,
+        head: &Head,
+        body: impl FnOnce(OpKind) -> Result<Op, String>,
+    ) -> Result<ClientFrame, DecodeError> {
+        let id = match head.id {
+            Scalar::Absent => None,
+            Scalar::Integer(id @ 1..=MAX_SAFE_INTEGER) if id > self.last_id => Some(id),
+            Scalar::Integer(id @ 1..=MAX_SAFE_INTEGER) => {
+                return Err(bad_frame(Some(id), format!("id must rise: the last one was {}", self.last_id)));
+            }
+            _ => return Err(bad_frame(None, "id must be an integer from 1 to 2^53-1")),
+        };
+        self.last_id = id.unwrap_or(self.last_id);
+        let name = match &head.op {
+            Scalar::Text(name) => name,
+            Scalar::Absent => return Err(bad_frame(id, "op is missing")),
+            _ => return Err(bad_frame(id, "op must be a string")),
+        };
+        let kind = OpKind::from_name(name).ok_or_else(|| DecodeError {
+            id,
+            code: ErrorCode::UnknownOp,
+            message: format!("there is no op {:?}", shorten(name)),
+        })?;
+        if let Scalar::Text(room) = &head.room {
+            RoomName::parse(room).map_err(|error| DecodeError {
+                id,
+                code: ErrorCode::BadRoom,
+                message: error.to_string(),
+            })?;
+        }
+        let op =
+            body(kind).map_err(|message| bad_frame(id, format!("{name}: {}", shorten_to(&message, 200))))?;
+        check_texts(&op).map_err(|message| bad_frame(id, format!("{name}: {message}")))?;
+        Ok(ClientFrame { id, op })
+    }
+}
+
+fn unpacker(bytes: &[u8]) -> rmp_serde::Deserializer<rmp_serde::decode::ReadReader<Cursor<&[u8]>>> {
+    let mut from = rmp_serde::Deserializer::new(Cursor::new(bytes));
+    from.set_max_depth(MSGPACK_DEPTH);
+    from
+}
+
+/// Bounds on texts that every operation shares; the counter crate checks its own.
+fn check_texts(op: &Op) -> Result<(), &'static str> {
+    let (event, key, since) = match op {
+        Op::Publish(op) => (Some(&op.event), op.key.as_ref(), None),
+        Op::Signal(op) => (Some(&op.event), None, None),
+        Op::Count(op) => (None, op.key.as_ref(), None),
+        Op::Comment(op) => (None, op.key.as_ref(), None),
+        Op::Reserve(op) => (None, Some(&op.key), None),
+        Op::Join(op) => (None, None, op.since.as_ref()),
+        Op::History(op) => (None, None, op.since.as_ref()),
+        _ => (None, None, None),
+    };
+    if event.is_some_and(|event| !is_label(event, MAX_EVENT_NAME)) {
+        return Err("event must be 1 to 128 characters, none of them a control character");
+    }
+    if key.is_some_and(|key| !is_label(key, MAX_KEY)) {
+        return Err("key must be 1 to 128 characters, none of them a control character");
+    }
+    if since
+        .is_some_and(|since| since.epoch.as_str().len() > Epoch::MAX_LEN || since.offset.0 > MAX_SAFE_INTEGER)
+    {
+        return Err("since must be {epoch, offset} as a join or reset told it");
+    }
+    if let Op::History(op) = op
+        && op.since.is_some()
+        && op.before.is_some()
+    {
+        return Err("give since or before, not both");
+    }
+    Ok(())
+}
+
+fn is_label(text: &str, max: usize) -> bool {
+    !text.is_empty() && text.chars().count() <= max && !text.chars().any(char::is_control)
+}
+
+fn shorten(text: &str) -> &str {
+    shorten_to(text, 64)
+}
+
+fn shorten_to(text: &str, max: usize) -> &str {
+    text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    id: Scalar,
+    #[serde(default)]
+    op: Scalar,
+    #[serde(default)]
+    room: Scalar,
+}
+
+impl Head {
+    fn id(&self) -> Option<u64> {
+        match self.id {
+            Scalar::Integer(id @ 1..=MAX_SAFE_INTEGER) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// A field that is read whatever it holds, and judged afterwards.
+#[derive(Default)]
+enum Scalar {
+    #[default]
+    Absent,
+    Integer(u64),
+    Text(String),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> de::Visitor<'de> for ScalarVisitor {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
+        Ok(Scalar::Integer(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
+        Ok(u64::try_from(value).map_or(Scalar::Other, Scalar::Integer))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar::Text(text.to_owned()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_unit<E>(self) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_bytes<E>(self, _: &[u8]) -> Result<Scalar, E> {
+        Ok(Scalar::Other)
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
+        while seq.next_element::<de::IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
+        while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Other)
+    }
+}
