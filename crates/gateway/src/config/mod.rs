@@ -1,0 +1,153 @@
+//! What a node is told before it starts: one struct per subsystem, filled from defaults, file, environment and
+//! flags, checked as a whole.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+use roomcast_core::{limits::Limits, permission::Namespaces};
+
+/// Everything a node is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `serve --dev`: one machine, nothing else needed.
+    pub dev: bool,
+    /// Where browsers connect.
+    pub listen: SocketAddr,
+    /// Where health, metrics and the HTTP API are; the same as `listen` means one listener for both.
+    pub internal: SocketAddr,
+    /// This node's id: unique in the cluster, new at every start unless given.
+    pub node: String,
+    /// Worker threads.
+    pub workers: NonZeroUsize,
+    /// The broker; none means the in-process bus.
+    pub redis: Option<Redis>,
+    /// Who may connect.
+    pub auth: Auth,
+    /// The bearer key of the internal API, where one is set.
+    pub api_key: Option<Secret>,
+    /// Browser origins that may connect, each `scheme://host[:port]`; see [`Origins`].
+    pub origins: Origins,
+    /// Peers whose word on the client's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether trusted proxies speak PROXY protocol v2 before HTTP.
+    pub proxy_protocol: bool,
+    /// Section 6 of the contract.
+    pub limits: Limits,
+    /// Section 5 of the contract.
+    pub namespaces: Namespaces,
+    /// Presence pushes.
+    pub presence: Presence,
+    /// The circuit breaker in front of Redis.
+    pub breaker: Breaker,
+    /// How a node stops.
+    pub drain: Drain,
+    /// Logging.
+    pub log: Log,
+}
+
+/// The broker's connection.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`; may hold a password.
+    pub url: Secret,
+    /// What every key starts with.
+    pub prefix: String,
+    /// How long the broker may be unusable before the node says it is not ready.
+    pub ready_grace: Duration,
+    /// Attempts to reach it at the start.
+    pub connect_attempts: u32,
+    /// How long one command may take.
+    pub command_timeout: Duration,
+    /// Commands in flight at once.
+    pub max_in_flight: NonZeroUsize,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    /// Verifies HS256, HS384 and HS512.
+    pub hmac_key: Option<Secret>,
+    /// Verifies RS*, PS*, ES* and EdDSA.
+    pub jwks: Option<JwksSource>,
+    /// The `iss` that a token must carry, where one is set.
+    pub issuer: Option<String>,
+    /// The `aud` that a token must carry, where one is set.
+    pub audience: Option<String>,
+    /// Whether one may come without a token.
+    pub guests: bool,
+    /// Clock skew allowed for `exp` and `nbf`.
+    pub leeway: Duration,
+}
+
+/// Where the public keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwksSource {
+    /// A file, read again when it changes.
+    File(PathBuf),
+    /// An `https://` (or, on loopback, `http://`) address, fetched again when an unknown key id is seen, at most every 30 s.
+    Url(String),
+}
+
+/// Which browser origins may connect. A request without `Origin` does not come from a browser and passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins {
+    /// Exact origins, lower case.
+    pub list: Vec<String>,
+    /// Every `http(s)://localhost`, `127.0.0.1` and `[::1]`, with any port (development).
+    pub localhost: bool,
+    /// The origin that equals the request's own `Host`.
+    pub same_host: bool,
+}
+
+/// Presence pushes.
+#[derive(Debug, Clone, Copy)]
+pub struct Presence {
+    /// Pushes per second and room.
+    pub rate: u32,
+    /// How often a node renews its lease.
+    pub heartbeat: Duration,
+    /// How long a lease lasts without renewal.
+    pub lease: Duration,
+}
+
+/// The circuit breaker.
+#[derive(Debug, Clone, Copy)]
+pub struct Breaker {
+    /// Failures in a row that open it.
+    pub failures: u32,
+    /// How long it stays open before a probe.
+    pub open: Duration,
+}
+
+/// How a node stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// From "not ready" to the first `goaway`: the balancer's time to notice.
+    pub balancer_delay: Duration,
+    /// Over how long the clients' reconnects are spread.
+    pub spread: Duration,
+    /// When the process ends, whatever is left.
+    pub deadline: Duration,
+}
+
+/// Logging.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// For people or for programs.
+    pub format: LogFormat,
+    /// A `tracing` filter such as `info,roomcast_gateway=debug`.
+    pub level: String,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A secret: never shown in `Debug`, errors or logs, compared in constant time.
+#[derive(Clone)]
+pub struct Secret(String);
