@@ -1,10 +1,14 @@
 //! What a node is told before it starts: one struct per subsystem, filled from defaults, file, environment and
 //! flags, checked as a whole.
 
+mod secret;
+
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use roomcast_core::{limits::Limits, permission::Namespaces};
+
+pub use secret::Secret;
 
 /// Everything a node is told.
 #[derive(Debug, Clone)]
@@ -147,7 +151,3 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
 }
-
-/// A secret: never shown in `Debug`, errors or logs, compared in constant time.
-#[derive(Clone)]
-pub struct Secret(String);
