@@ -1,0 +1,161 @@
+//! Broker and counter behind one circuit breaker: when Redis is away, refusals are quick and clear.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use roomcast_core::breaker::{Breaker, BreakerState};
+use roomcast_counter::{Appended, Counter, CounterError, History, Sink, Update};
+use roomcast_protocol::{CounterValue, ErrorCode, Failure, RoomName};
+use tokio::time::Instant;
+
+use crate::{
+    broker::{Broker, BrokerError, local::LocalBus},
+    config, metrics,
+    random::jitter,
+};
+
+/// What a client waits at least before it tries again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Whether a call that is sent again does no harm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It reads, sets, or carries a key.
+    Harmless,
+    /// It might be applied twice.
+    Harmful,
+}
+
+/// The durable side of a node.
+#[derive(Debug)]
+pub struct Backend {
+    /// Events.
+    pub broker: Broker,
+    /// Counters, guests, tickets.
+    pub counter: Counter,
+    breaker: Mutex<Breaker>,
+}
+
+impl Backend {
+    /// Puts a breaker in front of both.
+    pub fn new(broker: Broker, counter: Counter, breaker: config::Breaker) -> Self {
+        Self { broker, counter, breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)) }
+    }
+
+    /// Makes a call if the breaker admits it, and tells the breaker what came of it.
+    pub async fn call<T, E: Fault>(
+        &self,
+        repeat: Repeat,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        let now = || Instant::now().into_std();
+        let admission = self.with_breaker(|breaker| breaker.admit(now())).map_err(unavailable)?;
+        let result = call.await;
+        let down = result.as_ref().is_err_and(Fault::is_unavailable);
+        self.with_breaker(|breaker| {
+            if down {
+                breaker.failure(admission, now());
+            } else {
+                breaker.success(admission, now());
+            }
+        });
+        result.map_err(|fault| fault.into_failure(repeat))
+    }
+
+    /// The breaker's state.
+    pub fn state(&self) -> BreakerState {
+        self.with_breaker(|breaker| breaker.state(Instant::now().into_std()))
+    }
+
+    fn with_breaker<R>(&self, act: impl FnOnce(&mut Breaker) -> R) -> R {
+        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut breaker);
+        metrics::breaker(breaker.state(Instant::now().into_std()));
+        result
+    }
+}
+
+fn unavailable(wait: Duration) -> Failure {
+    let wait = jitter(wait.max(RETRY));
+    let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    Failure::retry(ErrorCode::Unavailable, "the broker is unavailable: nothing was applied", retry_ms)
+}
+
+/// Its fate is not known, and a retry might double it: that is no case for `unavailable`.
+fn unknown_fate() -> Failure {
+    let message = "the broker did not answer in time: the operation may have been applied; use a key to make a retry safe";
+    Failure::new(ErrorCode::Internal, message)
+}
+
+/// What the breaker and the client are told of a failed call.
+pub trait Fault {
+    /// Whether the other side could not be reached.
+    fn is_unavailable(&self) -> bool;
+    /// The answer to the client.
+    fn into_failure(self, repeat: Repeat) -> Failure;
+}
+
+impl Fault for BrokerError {
+    fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    fn into_failure(self, repeat: Repeat) -> Failure {
+        match self {
+            Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
+            Self::Unavailable { .. } => unavailable(RETRY),
+            Self::KeyReused => Failure::new(ErrorCode::KeyReused, "this key was already used with another body"),
+            Self::Denied(cause) => {
+                tracing::error!(%cause, "the broker denies a command");
+                Failure::new(ErrorCode::Internal, "the broker denies it")
+            }
+            Self::Internal(cause) => {
+                tracing::error!(%cause, "the broker answered nonsense");
+                Failure::new(ErrorCode::Internal, "internal error")
+            }
+        }
+    }
+}
+
+impl Fault for CounterError {
+    fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+
+    fn into_failure(self, repeat: Repeat) -> Failure {
+        let message = self.to_string();
+        match self {
+            Self::Invalid(_) => Failure::new(ErrorCode::BadFrame, message),
+            Self::KeyReused => Failure::new(ErrorCode::KeyReused, message),
+            Self::Conflict { .. } => Failure::new(ErrorCode::Conflict, message),
+            Self::NotFound => Failure::new(ErrorCode::NotFound, message),
+            Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
+            Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
+            Self::Unavailable { .. } => unavailable(RETRY),
+            Self::Internal(source) => {
+                tracing::error!(%source, "the counter failed");
+                Failure::new(ErrorCode::Internal, "internal error")
+            }
+        }
+    }
+}
+
+/// The in-memory counter publishes on the in-process bus.
+#[derive(Debug)]
+pub struct BusSink(pub Arc<LocalBus>);
+
+impl Sink for BusSink {
+    fn event(&self, room: &str, history: History, epoch_candidate: &str, body: &str) -> Appended {
+        self.0.append_for_counter(room, history, epoch_candidate, body)
+    }
+
+    fn count(&self, room: &str, update: &Update) {
+        if let Ok(room) = RoomName::parse(room) {
+            let Update { target, counter, value, version } = update.clone();
+            self.0.count(&room, CounterValue { target, counter, value, version });
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One socket as its worker sees it: the stream, what waits for it, and how it is to end.
+//!
+//! A connection never leaves its worker, so cells do where threads would need locks. Whoever has bytes for it
+//! writes them at once when nothing waits; what does not fit waits in the outbox, which the session's task drains.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, IoSlice},
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use roomcast_core::rooms::{MemberId, RoomId};
+use roomcast_protocol::{CloseCode, Codec, RoomName, close_frame};
+use tokio::net::TcpStream;
+
+use crate::{
+    metrics,
+    outbox::{Item, Outbox, OutboxCaps},
+};
+
+const SLICES: usize = 32;
+
+/// A place in a room.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The room.
+    pub name: RoomName,
+    /// Its place in the worker's table.
+    pub room: RoomId,
+    /// The place in it.
+    pub member: MemberId,
+}
+
+/// What somebody else wants of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Send `goaway` with this many ms, for this reason.
+    GoAway {
+        /// When to reconnect.
+        retry_ms: u64,
+    },
+    /// Close with this code.
+    Close(CloseCode),
+}
+
+/// One socket.
+#[derive(Debug)]
+pub struct Conn {
+    /// The session's public id.
+    pub id: Arc<str>,
+    /// The client's address.
+    pub ip: IpAddr,
+    /// How it speaks; the state of the session's own decoder is not here.
+    pub codec: Codec,
+    /// Who it is, once known.
+    pub user: RefCell<Option<Arc<str>>>,
+    /// The rooms it sits in.
+    pub seats: RefCell<Vec<Seat>>,
+    /// When its token ends: guarded rooms deliver nothing after it.
+    pub expires: Cell<Option<Instant>>,
+    stream: TcpStream,
+    outbox: RefCell<Outbox>,
+    caps: OutboxCaps,
+    order: Cell<Option<Order>>,
+    /// Takes no more frames: it ends, or it is too slow.
+    cut: Cell<bool>,
+    closed: Cell<bool>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Conn {
+    /// Wraps an upgraded stream.
+    pub fn new(id: Arc<str>, ip: IpAddr, codec: Codec, stream: TcpStream, caps: OutboxCaps) -> Self {
+        Self {
+            id,
+            ip,
+            codec,
+            user: RefCell::new(None),
+            seats: RefCell::new(Vec::new()),
+            expires: Cell::new(None),
+            stream,
+            outbox: RefCell::new(Outbox::default()),
+            caps,
+            order: Cell::new(None),
+            cut: Cell::new(false),
+            closed: Cell::new(false),
+            waker: Cell::new(None),
+        }
+    }
+
+    /// The stream, for reading.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Whether everything so far is with the kernel.
+    pub fn is_drained(&self) -> bool {
+        self.outbox.borrow().is_empty()
+    }
+
+    /// Sends one frame: at once where nothing waits, else in its turn.
+    pub fn send(&self, item: Item) {
+        if self.cut.get() {
+            return;
+        }
+        let bytes = item.bytes.clone();
+        metrics::sent(item.class, 1, bytes.len());
+        if !self.is_drained() {
+            self.queue(item);
+            return;
+        }
+        match self.stream.try_write(&bytes) {
+            Ok(written) if written == bytes.len() => {}
+            Ok(written) => self.rest(bytes.slice(written..)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(item),
+            Err(_) => self.fail(),
+        }
+    }
+
+    /// Sends many frames that stand in one block: one write where nothing waits. `parts` cuts the block into
+    /// frames for a socket that can't take it whole.
+    pub fn send_block<'a>(&self, block: &Bytes, parts: impl Iterator<Item = (&'a Item, std::ops::Range<usize>)>) {
+        if self.cut.get() {
+            return;
+        }
+        let written = if self.is_drained() {
+            match self.stream.try_write(block) {
+                Ok(written) if written == block.len() => return,
+                Ok(written) => written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+                Err(_) => return self.fail(),
+            }
+        } else {
+            0
+        };
+        for (item, range) in parts {
+            if range.end <= written {
+                continue;
+            }
+            if range.start < written {
+                self.rest(block.slice(written..range.end));
+            } else {
+                self.queue(item.clone());
+            }
+            if self.cut.get() {
+                return;
+            }
+        }
+    }
+
+    /// Queues bytes that the WebSocket layer made itself (a pong, the echo of a close).
+    pub fn send_control(&self, bytes: &[u8]) {
+        self.send(Item::must(Bytes::copy_from_slice(bytes)));
+    }
+
+    /// Ends the conversation: after what waits, or instead of it, comes the close frame, and nothing after that.
+    pub fn send_close(&self, code: CloseCode) {
+        self.cut.set(true);
+        if self.closed.replace(true) {
+            return;
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        if code == CloseCode::SlowConsumer {
+            outbox.clear();
+        }
+        outbox.push_last(close_frame(code));
+        drop(outbox);
+        self.wake();
+    }
+
+    /// Tells the session to do something; a close outranks a `goaway`, and the first close stands.
+    pub fn order(&self, order: Order) {
+        if !matches!(self.order.get(), Some(Order::Close(_))) {
+            self.order.set(Some(order));
+            self.wake();
+        }
+    }
+
+    /// Waits for an order while draining the outbox. Cancel safe: nothing is taken before it is returned.
+    pub async fn attend(&self) -> io::Result<Order> {
+        poll_fn(|cx| {
+            if let Some(order) = self.order.take() {
+                return Poll::Ready(Ok(order));
+            }
+            match self.poll_drain(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => {
+                    self.waker.set(Some(cx.waker().clone()));
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until everything is with the kernel.
+    pub async fn drained(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_drain(cx)).await
+    }
+
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut outbox = self.outbox.borrow_mut();
+        while !outbox.is_empty() {
+            match self.stream.poll_write_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(ready) => ready?,
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = outbox.slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..filled]) {
+                Ok(written) => outbox.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn rest(&self, rest: Bytes) {
+        self.outbox.borrow_mut().push_rest(rest);
+        self.wake();
+    }
+
+    fn queue(&self, item: Item) {
+        let pushed = self.outbox.borrow_mut().push(item, self.caps);
+        match pushed {
+            Ok(dropped) => metrics::dropped(dropped),
+            Err(_full) => {
+                self.cut.set(true);
+                metrics::slow_consumer();
+                self.order(Order::Close(CloseCode::SlowConsumer));
+            }
+        }
+        self.wake();
+    }
+
+    fn fail(&self) {
+        // The session's read side sees the same broken pipe and ends; here it only must not be written again.
+        self.cut.set(true);
+        self.closed.set(true);
+        self.order(Order::Close(CloseCode::GoingAway));
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! One worker's rooms, and the flusher that writes to their members.
+//!
+//! An event is appended once to its room's pending block; a flush seals the block and walks over the members.
+//! Members that just joined are served one by one until they stand where the room stands; then they share the
+//! blocks of all. The hub knows no broker: what it is given, it delivers.
+
+mod block;
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use roomcast_core::{
+    limits::Cap,
+    rooms::{MemberId, Room, RoomId, RoomRules, RoomTable},
+    session::Now,
+};
+use roomcast_protocol::{Codec, Position, RoomName, SharedPush};
+use tokio::sync::Notify;
+
+use self::block::{Block, Pending};
+use crate::{
+    conn::{Conn, Seat},
+    metrics,
+    outbox::{ConflationKey, Item},
+};
+
+/// Members served in one step of the flusher: about a millisecond of system calls, then others get their turn.
+const FLUSH_STEP: usize = 256;
+/// Pushes kept for a member whose join is still being answered.
+const MAX_JOIN_BUFFER: usize = 1_024;
+
+/// What a push does to the room's place in its log.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// An event at this position.
+    Event(Position),
+    /// A reset: the room goes on from this position.
+    Reset(Position),
+    /// Neither: a count, a presence, a signal.
+    None,
+}
+
+/// One push for the members of a room.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Where.
+    pub room: RoomName,
+    /// Its place in the log.
+    pub place: Place,
+    /// When the event was stored, Unix ms.
+    pub at: Option<u64>,
+    /// The push, encoded once for all.
+    pub push: Arc<SharedPush>,
+}
+
+/// Why a member was not admitted to a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnterError {
+    /// The room holds as many members as it may.
+    RoomFull,
+}
+
+/// The join took too long for the room's traffic; it is to be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overrun;
+
+/// One worker's rooms.
+#[derive(Debug)]
+pub struct Hub {
+    table: RoomTable<RoomState, Seated>,
+    dirty: VecDeque<RoomId>,
+    conns: HashMap<Arc<str>, Rc<Conn>>,
+    wake: Rc<Notify>,
+}
+
+#[derive(Debug, Default)]
+struct RoomState {
+    /// Members whose token has ended get nothing more.
+    guarded: bool,
+    position: Option<Position>,
+    pending: Pending,
+    sealed: VecDeque<Block>,
+    seq: u64,
+    /// Members that do not share the blocks yet.
+    apart: Vec<MemberId>,
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Seated {
+    conn: Rc<Conn>,
+    lane: Lane,
+}
+
+/// How a member gets its pushes.
+#[derive(Debug)]
+enum Lane {
+    /// The join is not answered yet: they are kept.
+    Joining(Vec<Delivery>),
+    /// More came than is kept.
+    Overrun,
+    /// One by one, from this position on.
+    Trailing(Position),
+    /// With all others; the last block it got.
+    Sharing(u64),
+}
+
+impl Hub {
+    /// A hub without rooms.
+    pub fn new(members: Cap, idle_ttl: Duration) -> Self {
+        Self {
+            table: RoomTable::new(RoomRules { members, idle_ttl }),
+            dirty: VecDeque::new(),
+            conns: HashMap::new(),
+            wake: Rc::new(Notify::new()),
+        }
+    }
+
+    /// Rings when there is something to flush.
+    pub fn bell(&self) -> Rc<Notify> {
+        self.wake.clone()
+    }
+
+    /// A connection begins.
+    pub fn register(&mut self, conn: &Rc<Conn>) {
+        self.conns.insert(conn.id.clone(), conn.clone());
+    }
+
+    /// A connection ends.
+    pub fn forget(&mut self, conn: &Conn) {
+        self.conns.remove(&conn.id);
+        if self.conns.capacity() > 64 && self.conns.len() * 4 < self.conns.capacity() {
+            self.conns.shrink_to_fit();
+        }
+    }
+
+    /// The connections of this worker.
+    pub fn conns(&self) -> impl Iterator<Item = &Rc<Conn>> {
+        self.conns.values()
+    }
+
+    /// Whether the room is held here, with members or without.
+    pub fn holds(&self, room: &RoomName) -> bool {
+        self.table.find(room).is_some()
+    }
+
+    /// Gives a connection a seat; pushes are kept for it until [`Hub::activate`].
+    pub fn enter(&mut self, name: &RoomName, guarded: bool, conn: &Rc<Conn>, now: Instant) -> Result<Seat, EnterError> {
+        let before = self.table.rooms();
+        let room = self.table.open(name, now, || RoomState { guarded, ..RoomState::default() });
+        let seated = Seated { conn: conn.clone(), lane: Lane::Joining(Vec::new()) };
+        let joined = self.table.join(room, seated, now);
+        metrics::rooms_changed(count(self.table.rooms()) - count(before), i64::from(joined.is_ok()));
+        let member = joined.map_err(|_| EnterError::RoomFull)?;
+        if let Some(room) = self.table.room_mut(room) {
+            room.state.apart.push(member);
+        }
+        let seat = Seat { name: name.clone(), room, member };
+        conn.seats.borrow_mut().push(seat.clone());
+        Ok(seat)
+    }
+
+    /// Answers a join: first the reply, then what came since the log was read at `tail`.
+    pub fn activate(&mut self, seat: &Seat, tail: Position, reply: Item) -> Result<(), Overrun> {
+        let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
+        let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
+        let kept = match std::mem::replace(&mut seated.lane, Lane::Overrun) {
+            Lane::Joining(kept) => kept,
+            Lane::Overrun | Lane::Trailing(_) | Lane::Sharing(_) => return Err(Overrun),
+        };
+        let conn = seated.conn.clone();
+        let mut seen = tail;
+        conn.send(reply);
+        for delivery in &kept {
+            send_apart(&conn, delivery, &mut seen);
+        }
+        seated.lane = Lane::Trailing(seen.clone());
+        // A room that knew no position stands where its first member stands; others that stand elsewhere are
+        // served apart until they meet it.
+        room.state.position.get_or_insert(seen);
+        promote(room);
+        self.mark(seat.room);
+        Ok(())
+    }
+
+    /// Takes a connection's seat away; what was delivered to the room before goes out to it first.
+    pub fn leave(&mut self, conn: &Conn, name: &RoomName, now: Instant) -> bool {
+        let at = conn.seats.borrow().iter().position(|seat| seat.name == *name);
+        let Some(at) = at else { return false };
+        let seat = conn.seats.borrow_mut().swap_remove(at);
+        self.settle_seat(&seat);
+        if let Some(room) = self.table.room_mut(seat.room) {
+            room.state.apart.retain(|member| *member != seat.member);
+        }
+        let left = self.table.leave(seat.room, seat.member, now).is_some();
+        metrics::rooms_changed(0, -i64::from(left));
+        left
+    }
+
+    /// Takes one push for the members of a room.
+    pub fn deliver(&mut self, delivery: Delivery) {
+        let Some(id) = self.table.find(&delivery.room) else { return };
+        let Some(room) = self.table.room_mut(id) else { return };
+        for member in room.state.apart.clone() {
+            let Some(seated) = room.member_mut(member) else { continue };
+            match &mut seated.lane {
+                Lane::Joining(kept) if kept.len() < MAX_JOIN_BUFFER => kept.push(delivery.clone()),
+                Lane::Joining(_) => seated.lane = Lane::Overrun,
+                Lane::Trailing(seen) => {
+                    let conn = seated.conn.clone();
+                    send_apart(&conn, &delivery, seen);
+                }
+                Lane::Overrun | Lane::Sharing(_) => {}
+            }
+        }
+        let state = &mut room.state;
+        let news = match &delivery.place {
+            Place::Event(position) => is_after(position, state.position.as_ref()),
+            Place::Reset(_) | Place::None => true,
+        };
+        if news {
+            match delivery.place {
+                Place::Event(position) | Place::Reset(position) => state.position = Some(position),
+                Place::None => {}
+            }
+            state.pending.append(delivery.push, delivery.at);
+        }
+        promote(room);
+        self.mark(id);
+    }
+
+    /// Sends to one socket alone. Its rooms' pending blocks go first, so that it sees everything in order.
+    pub fn send_alone(&mut self, conn: &Conn, item: Item) {
+        self.settle(conn);
+        conn.send(item);
+    }
+
+    /// Brings a connection up to date with all its rooms.
+    pub fn settle(&mut self, conn: &Conn) {
+        let seats = conn.seats.borrow().clone();
+        for seat in &seats {
+            self.settle_seat(seat);
+        }
+    }
+
+    fn settle_seat(&mut self, seat: &Seat) {
+        let Some(room) = self.table.room_mut(seat.room) else { return };
+        if !room.member(seat.member).is_some_and(|seated| matches!(seated.lane, Lane::Sharing(_))) {
+            return;
+        }
+        seal(room);
+        let sealed = std::mem::take(&mut room.state.sealed);
+        let guarded = room.state.guarded;
+        if let Some(seated) = room.member_mut(seat.member) {
+            for block in &sealed {
+                send_block(seated, block, guarded.then(Instant::now));
+            }
+        }
+        room.state.sealed = sealed;
+        self.mark(seat.room);
+    }
+
+    /// Serves some members of the next room that has something for them. False when nothing is left to do.
+    pub fn flush_step(&mut self, now: Now) -> bool {
+        let Some(id) = self.dirty.pop_front() else { return false };
+        let Some(room) = self.table.room_mut(id) else { return true };
+        if room.state.sealed.is_empty() {
+            seal(room);
+        }
+        let Some(mut block) = room.state.sealed.pop_front() else {
+            room.state.queued = false;
+            room.compact();
+            return true;
+        };
+        let until = room.state.guarded.then_some(now.instant);
+        let end = (block.cursor + FLUSH_STEP).min(room.slots());
+        for slot in block.cursor..end {
+            if let Some((_, seated)) = room.slot_mut(slot) {
+                send_block(seated, &block, until);
+            }
+        }
+        block.cursor = end;
+        if end < room.slots() {
+            room.state.sealed.push_front(block);
+        } else if let Some(at) = block.at {
+            metrics::delivery_lag(Duration::from_millis(now.unix_ms.saturating_sub(at)));
+        }
+        self.dirty.push_back(id);
+        true
+    }
+
+    /// Removes rooms that were empty for long. Returns their names: they need no subscription any more.
+    pub fn expire(&mut self, now: Instant) -> Vec<RoomName> {
+        let gone: Vec<_> = self.table.expire(now).into_iter().map(|(name, _)| name).collect();
+        metrics::rooms_changed(-count(gone.len()), 0);
+        gone
+    }
+
+    /// Removes the room that was empty longest.
+    pub fn evict(&mut self) -> Option<RoomName> {
+        let (name, _) = self.table.evict_longest_idle()?;
+        metrics::rooms_changed(-1, 0);
+        Some(name)
+    }
+
+    /// Rooms that are empty.
+    pub fn idle(&self) -> usize {
+        self.table.idle()
+    }
+
+    /// When [`Hub::expire`] has something to do.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.table.next_expiry()
+    }
+
+    fn mark(&mut self, id: RoomId) {
+        if let Some(room) = self.table.room_mut(id)
+            && !room.state.queued
+            && !(room.state.pending.is_empty() && room.state.sealed.is_empty())
+        {
+            room.state.queued = true;
+            self.dirty.push_back(id);
+            self.wake.notify_one();
+        }
+    }
+}
+
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Whether an event is news to somebody who stands at `seen`.
+fn is_after(position: &Position, seen: Option<&Position>) -> bool {
+    seen.is_none_or(|seen| seen.epoch != position.epoch || seen.offset < position.offset)
+}
+
+/// Sends one push to one member, where it is news to it.
+fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position) {
+    match &delivery.place {
+        Place::Event(position) if !is_after(position, Some(seen)) => return,
+        Place::Event(position) | Place::Reset(position) => *seen = position.clone(),
+        Place::None => {}
+    }
+    if let Some(bytes) = block::frame(&delivery.push, conn.codec) {
+        conn.send(Item { bytes, class: delivery.push.push().class(), key: ConflationKey::of(&delivery.push) });
+    }
+}
+
+/// Lets members that stand where the room stands share its blocks from here on.
+fn promote(room: &mut Room<RoomState, Seated>) {
+    let Some(position) = room.state.position.clone() else { return };
+    let stands = |lane: &Lane| matches!(lane, Lane::Trailing(seen) if *seen == position);
+    let (ready, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut room.state.apart)
+        .into_iter()
+        .partition(|member| room.member(*member).is_some_and(|seated| stands(&seated.lane)));
+    room.state.apart = apart;
+    if ready.is_empty() {
+        return;
+    }
+    seal(room);
+    let seq = room.state.seq;
+    for member in ready {
+        if let Some(seated) = room.member_mut(member) {
+            seated.lane = Lane::Sharing(seq);
+        }
+    }
+}
+
+/// Closes the pending block: what comes later goes into the next.
+fn seal(room: &mut Room<RoomState, Seated>) {
+    if room.state.pending.is_empty() {
+        return;
+    }
+    let state = &mut room.state;
+    state.seq += 1;
+    let block = std::mem::take(&mut state.pending).seal(state.seq);
+    state.sealed.push_back(block);
+}
+
+fn send_block(seated: &mut Seated, block: &Block, until: Option<Instant>) {
+    let Lane::Sharing(seq) = &mut seated.lane else { return };
+    if *seq >= block.seq {
+        return;
+    }
+    *seq = block.seq;
+    let ended = |now: Instant| seated.conn.expires.get().is_some_and(|at| at <= now);
+    if until.is_some_and(ended) {
+        return;
+    }
+    let lines = match seated.conn.codec {
+        Codec::Json(_) => block.json(),
+        Codec::MsgPack(_) => block.msgpack(),
+    };
+    lines.send(&seated.conn);
+}
+
+/// Flushes as long as there is something to flush, and lets others run in between.
+pub async fn flush(hub: Rc<RefCell<Hub>>, now: impl Fn() -> Now) {
+    let bell = hub.borrow().bell();
+    loop {
+        bell.notified().await;
+        // What is ready now may add more to the same blocks: one write instead of many.
+        tokio::task::yield_now().await;
+        while hub.borrow_mut().flush_step(now()) {
+            tokio::task::yield_now().await;
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What a node counts. The hot path adds to plain atomics; a scrape copies them to the Prometheus recorder.
+//!
+//! Every label is a closed set: no room, user, address or error text ever becomes one.
+
+use std::{
+    sync::{
+        LazyLock, OnceLock,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use metrics::{Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use roomcast_core::breaker::BreakerState;
+use roomcast_protocol::{CloseCode, ErrorCode, OpKind, PushClass};
+
+use crate::outbox::Dropped;
+
+/// From a local memory operation to a Redis that is about to time out.
+const SECONDS_BUCKETS: &[f64] =
+    &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// How a request for a WebSocket ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Upgraded.
+    Accepted,
+    /// The handshake was malformed, or from a foreign origin.
+    Refused,
+    /// An address held too many, or came too fast.
+    IpLimited,
+    /// The node is full.
+    NodeFull,
+    /// The node is draining.
+    Draining,
+    /// The request's head did not come in time.
+    TimedOut,
+}
+
+impl Admission {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Accepted, "accepted"),
+        (Self::Refused, "refused"),
+        (Self::IpLimited, "ip_limited"),
+        (Self::NodeFull, "node_full"),
+        (Self::Draining, "draining"),
+        (Self::TimedOut, "timed_out"),
+    ];
+}
+
+/// How a gap in a room's feed was healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// Everything missed was read from history.
+    Repaired,
+    /// The members were told `reset`.
+    Reset,
+}
+
+/// Everything counted since the process started.
+#[derive(Debug, Default)]
+pub struct Totals {
+    connections: AtomicI64,
+    rooms: AtomicI64,
+    members: AtomicI64,
+    admissions: [AtomicU64; Admission::ALL.len()],
+    closes: [AtomicU64; CloseCode::ALL.len()],
+    errors: [AtomicU64; ErrorCode::ALL.len()],
+    received: [AtomicU64; OpKind::ALL.len()],
+    sent: [AtomicU64; PushClass::ALL.len()],
+    sent_bytes: AtomicU64,
+    dropped_fleeting: AtomicU64,
+    conflated: AtomicU64,
+    slow_consumers: AtomicU64,
+    events: AtomicU64,
+    signals: AtomicU64,
+    gaps_repaired: AtomicU64,
+    gaps_reset: AtomicU64,
+    draining: AtomicU64,
+    breaker: AtomicU64,
+}
+
+static TOTALS: LazyLock<Totals> = LazyLock::new(Totals::default);
+static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+static OP_SECONDS: LazyLock<Vec<Histogram>> = LazyLock::new(|| {
+    OpKind::ALL.iter().map(|op| histogram!("roomcast_op_duration_seconds", "op" => op.as_str())).collect()
+});
+static DELIVERY_LAG: LazyLock<Histogram> = LazyLock::new(|| histogram!("roomcast_delivery_lag_seconds"));
+
+/// Installs the recorder once per process.
+pub fn install() -> Result<(), BuildError> {
+    if RECORDER.get().is_some() {
+        return Ok(());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS_BUCKETS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_ok() {
+        let _first = RECORDER.set(handle);
+        describe();
+    }
+    Ok(())
+}
+
+/// The Prometheus text of now.
+pub fn render() -> String {
+    TOTALS.publish();
+    metrics_process::Collector::default().collect();
+    RECORDER.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Histograms fold their samples in here; call it every few seconds.
+pub fn upkeep() {
+    if let Some(recorder) = RECORDER.get() {
+        recorder.run_upkeep();
+    }
+}
+
+/// A request for a WebSocket ended like this.
+pub fn admission(outcome: Admission) {
+    if let Some(at) = Admission::ALL.iter().position(|(of, _)| *of == outcome) {
+        TOTALS.admissions[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// A connection opened.
+pub fn opened() {
+    TOTALS.connections.fetch_add(1, Relaxed);
+}
+
+/// A connection ended; with the code the server closed it with, or none when the client went.
+pub fn closed(code: Option<CloseCode>) {
+    TOTALS.connections.fetch_sub(1, Relaxed);
+    let code = code.unwrap_or(CloseCode::GoingAway);
+    if let Some(at) = CloseCode::ALL.iter().position(|of| *of == code) {
+        TOTALS.closes[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// A frame failed.
+pub fn error(code: ErrorCode) {
+    if let Some(at) = ErrorCode::ALL.iter().position(|of| *of == code) {
+        TOTALS.errors[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// A well-formed frame came.
+pub fn received(op: OpKind) {
+    TOTALS.received[op as usize].fetch_add(1, Relaxed);
+}
+
+/// An operation was carried out, well or not, in this time.
+pub fn op_took(op: OpKind, took: Duration) {
+    if let Some(of) = OP_SECONDS.get(op as usize) {
+        of.record(took);
+    }
+}
+
+/// Frames went to sockets, or to their outboxes.
+pub fn sent(class: PushClass, frames: u64, bytes: usize) {
+    TOTALS.sent[class as usize].fetch_add(frames, Relaxed);
+    TOTALS.sent_bytes.fetch_add(bytes as u64, Relaxed);
+}
+
+/// Frames gave way in an outbox.
+pub fn dropped(dropped: Dropped) {
+    if dropped.fleeting > 0 {
+        TOTALS.dropped_fleeting.fetch_add(dropped.fleeting, Relaxed);
+    }
+    if dropped.conflated > 0 {
+        TOTALS.conflated.fetch_add(dropped.conflated, Relaxed);
+    }
+}
+
+/// A socket could not keep up.
+pub fn slow_consumer() {
+    TOTALS.slow_consumers.fetch_add(1, Relaxed);
+}
+
+/// A must-deliver event arrived for this node's members.
+pub fn event() {
+    TOTALS.events.fetch_add(1, Relaxed);
+}
+
+/// A signal, count or presence arrived for this node's members.
+pub fn signal() {
+    TOTALS.signals.fetch_add(1, Relaxed);
+}
+
+/// From an event's time in the log to its bytes being handed to the sockets.
+pub fn delivery_lag(lag: Duration) {
+    DELIVERY_LAG.record(lag);
+}
+
+/// A gap was healed.
+pub fn gap(outcome: Gap) {
+    match outcome {
+        Gap::Repaired => TOTALS.gaps_repaired.fetch_add(1, Relaxed),
+        Gap::Reset => TOTALS.gaps_reset.fetch_add(1, Relaxed),
+    };
+}
+
+/// Rooms and members changed by so many.
+pub fn rooms_changed(rooms: i64, members: i64) {
+    if rooms != 0 {
+        TOTALS.rooms.fetch_add(rooms, Relaxed);
+    }
+    if members != 0 {
+        TOTALS.members.fetch_add(members, Relaxed);
+    }
+}
+
+/// The node drains.
+pub fn draining() {
+    TOTALS.draining.store(1, Relaxed);
+}
+
+/// The breaker's state changed.
+pub fn breaker(state: BreakerState) {
+    let value = match state {
+        BreakerState::Closed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open => 2,
+    };
+    TOTALS.breaker.store(value, Relaxed);
+}
+
+/// The figures that a node tells the dashboard.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// Open connections.
+    pub connections: i64,
+    /// Rooms held, per worker that holds them.
+    pub rooms: i64,
+    /// Seats in them.
+    pub members: i64,
+    /// Frames received since the start.
+    pub frames_in: u64,
+    /// Frames sent since the start.
+    pub frames_out: u64,
+    /// Events delivered to this node since the start.
+    pub events: u64,
+    /// Fleeting frames dropped since the start.
+    pub drops: u64,
+    /// Slow consumers since the start.
+    pub slow_closed: u64,
+}
+
+/// The figures of now.
+pub fn figures() -> Figures {
+    let sum = |of: &[AtomicU64]| of.iter().map(|n| n.load(Relaxed)).sum();
+    Figures {
+        connections: TOTALS.connections.load(Relaxed),
+        rooms: TOTALS.rooms.load(Relaxed),
+        members: TOTALS.members.load(Relaxed),
+        frames_in: sum(&TOTALS.received),
+        frames_out: sum(&TOTALS.sent),
+        events: TOTALS.events.load(Relaxed),
+        drops: TOTALS.dropped_fleeting.load(Relaxed),
+        slow_closed: TOTALS.slow_consumers.load(Relaxed),
+    }
+}
+
+impl Totals {
+    #[allow(clippy::cast_precision_loss, reason = "gauges are floats; 2^53 connections are not in sight")]
+    fn publish(&self) {
+        let gauge_of = |n: &AtomicI64| n.load(Relaxed) as f64;
+        gauge!("roomcast_connections").set(gauge_of(&self.connections));
+        gauge!("roomcast_rooms").set(gauge_of(&self.rooms));
+        gauge!("roomcast_members").set(gauge_of(&self.members));
+        gauge!("roomcast_draining").set(self.draining.load(Relaxed) as f64);
+        gauge!("roomcast_breaker_state").set(self.breaker.load(Relaxed) as f64);
+        gauge!("roomcast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        for ((_, outcome), n) in Admission::ALL.iter().zip(&self.admissions) {
+            counter!("roomcast_connections_total", "outcome" => *outcome).absolute(n.load(Relaxed));
+        }
+        for (code, n) in CloseCode::ALL.iter().zip(&self.closes) {
+            counter!("roomcast_closes_total", "code" => code.code().to_string()).absolute(n.load(Relaxed));
+        }
+        for (code, n) in ErrorCode::ALL.iter().zip(&self.errors) {
+            counter!("roomcast_errors_total", "code" => code.as_str()).absolute(n.load(Relaxed));
+        }
+        for (op, n) in OpKind::ALL.iter().zip(&self.received) {
+            counter!("roomcast_frames_received_total", "op" => op.as_str()).absolute(n.load(Relaxed));
+        }
+        for (class, n) in PushClass::ALL.iter().zip(&self.sent) {
+            counter!("roomcast_frames_sent_total", "class" => class.as_str()).absolute(n.load(Relaxed));
+        }
+        for (class, reason, n) in
+            [("fleeting", "slow", &self.dropped_fleeting), ("conflated", "replaced", &self.conflated)]
+        {
+            counter!("roomcast_drops_total", "class" => class, "reason" => reason).absolute(n.load(Relaxed));
+        }
+        for (source, n) in [("event", &self.events), ("other", &self.signals)] {
+            counter!("roomcast_events_total", "source" => source).absolute(n.load(Relaxed));
+        }
+        for (outcome, n) in [("repaired", &self.gaps_repaired), ("reset", &self.gaps_reset)] {
+            counter!("roomcast_gaps_total", "outcome" => outcome).absolute(n.load(Relaxed));
+        }
+        counter!("roomcast_bytes_sent_total").absolute(self.sent_bytes.load(Relaxed));
+        counter!("roomcast_slow_consumers_total").absolute(self.slow_consumers.load(Relaxed));
+    }
+}
+
+fn describe() {
+    describe_gauge!("roomcast_connections", "Open WebSocket connections.");
+    describe_gauge!("roomcast_rooms", "Rooms held, counted once per worker that holds members of it.");
+    describe_gauge!("roomcast_members", "Seats in rooms: a connection in three rooms counts three.");
+    describe_gauge!("roomcast_draining", "1 while the node drains.");
+    describe_gauge!("roomcast_breaker_state", "The breaker before Redis: 0 closed, 1 half-open, 2 open.");
+    describe_gauge!("roomcast_build_info", "Always 1; the label tells the version.");
+    describe_counter!("roomcast_connections_total", "Requests for a WebSocket by outcome.");
+    describe_counter!("roomcast_closes_total", "Connections ended, by close code; 1001 also when the client went.");
+    describe_counter!("roomcast_errors_total", "Errors answered, by code.");
+    describe_counter!("roomcast_frames_received_total", "Well-formed frames received, by op.");
+    describe_counter!("roomcast_frames_sent_total", "Frames sent, by delivery class.");
+    describe_counter!("roomcast_bytes_sent_total", "Bytes of frames sent.");
+    describe_counter!("roomcast_drops_total", "Frames that gave way for a slow socket.");
+    describe_counter!("roomcast_slow_consumers_total", "Sockets closed because they read too slowly.");
+    describe_counter!("roomcast_events_total", "Events and other pushes that arrived for this node's members.");
+    describe_counter!("roomcast_gaps_total", "Gaps found in rooms' feeds, by how they were healed.");
+    describe_histogram!("roomcast_op_duration_seconds", "From a frame to its answer, by op.");
+    describe_histogram!("roomcast_delivery_lag_seconds", "From an event's time in the log to the sockets.");
+}

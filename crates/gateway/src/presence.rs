@@ -1,0 +1,218 @@
+//! Who is in which room on this node, and telling the others: joins and leaves are gathered per room, so that a
+//! storm of them costs one update per round trip and one push per interval, however many come.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use roomcast_protocol::{PresenceCount, RoomName};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::broker::{Broker, BrokerError, PresenceState, PresenceUpdate};
+
+/// Updates under way at once.
+const CONCURRENCY: usize = 64;
+/// Before a failed update is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default)]
+struct Here {
+    connections: u64,
+    users: HashMap<Arc<str>, u64>,
+    changed: HashSet<Arc<str>>,
+    /// Who waits for the next update's counts, and who for those of the one under way.
+    waiters: Vec<oneshot::Sender<PresenceCount>>,
+    answering: Vec<oneshot::Sender<PresenceCount>>,
+    /// Everything is to be told anew: the broker may have lost it.
+    replace: bool,
+    queued: bool,
+    busy: bool,
+    again: bool,
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    rooms: HashMap<RoomName, Here>,
+    dirty: Vec<RoomName>,
+}
+
+/// Who is where on this node. Shared by all threads; locked for moments only.
+#[derive(Debug, Clone, Default)]
+pub struct Presence {
+    desk: Arc<Mutex<Desk>>,
+    bell: Arc<Notify>,
+}
+
+impl Presence {
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection of `user` joined. The counts that include it come when the broker has them; none when it
+    /// can't be reached.
+    pub async fn join(&self, room: &RoomName, user: &Arc<str>) -> Option<PresenceCount> {
+        let (waiter, waiting) = oneshot::channel();
+        {
+            let mut desk = self.lock();
+            let here = desk.rooms.entry(room.clone()).or_default();
+            here.connections += 1;
+            *here.users.entry(user.clone()).or_default() += 1;
+            here.changed.insert(user.clone());
+            here.waiters.push(waiter);
+            desk.mark(room);
+        }
+        self.bell.notify_one();
+        waiting.await.ok()
+    }
+
+    /// A connection of `user` left.
+    pub fn leave(&self, room: &RoomName, user: &Arc<str>) {
+        let mut desk = self.lock();
+        let Some(here) = desk.rooms.get_mut(room) else { return };
+        here.connections = here.connections.saturating_sub(1);
+        if let Some(count) = here.users.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                here.users.remove(user);
+            }
+            here.changed.insert(user.clone());
+        }
+        desk.mark(room);
+        drop(desk);
+        self.bell.notify_one();
+    }
+
+    /// Tells everything anew: after the broker was away, when the set of nodes changed, and to renew leases.
+    pub fn refresh(&self, replace: bool) {
+        let mut desk = self.lock();
+        let rooms: Vec<_> = desk.rooms.keys().cloned().collect();
+        for room in rooms {
+            if let Some(here) = desk.rooms.get_mut(&room) {
+                here.replace |= replace;
+            }
+            desk.mark(&room);
+        }
+        drop(desk);
+        self.bell.notify_one();
+    }
+
+    /// This node's own counts: what is known when the broker is away.
+    pub fn local(&self, room: &RoomName) -> PresenceCount {
+        self.lock().rooms.get(room).map_or_else(PresenceCount::default, |here| PresenceCount {
+            connections: here.connections,
+            users: here.users.len() as u64,
+        })
+    }
+
+    /// Carries changes to the broker until the task is dropped.
+    pub async fn run(self, broker: Broker, interval: Duration) {
+        let mut work: JoinSet<(RoomName, PresenceUpdate, Result<PresenceState, BrokerError>)> = JoinSet::new();
+        let mut later: HashMap<RoomName, Instant> = HashMap::new();
+        loop {
+            while work.len() < CONCURRENCY {
+                let Some((room, update)) = self.lock().next_update() else { break };
+                let broker = broker.clone();
+                work.spawn(async move {
+                    let result = broker.presence_update(&room, &update, interval).await;
+                    (room, update, result)
+                });
+            }
+            let next = later.values().min().copied();
+            tokio::select! {
+                () = self.bell.notified() => {}
+                Some(done) = work.join_next() => {
+                    if let Ok((room, update, result)) = done
+                        && let Some(wait) = self.lock().updated(&room, &update, &result, interval)
+                    {
+                        later.insert(room, Instant::now() + wait);
+                    }
+                }
+                () = async { match next { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
+                    let now = Instant::now();
+                    let mut desk = self.lock();
+                    later.retain(|room, at| {
+                        let due = *at <= now;
+                        if due {
+                            desk.mark(room);
+                        }
+                        !due
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Desk {
+    fn mark(&mut self, room: &RoomName) {
+        let Some(here) = self.rooms.get_mut(room) else { return };
+        if here.busy {
+            here.again = true;
+        } else if !here.queued {
+            here.queued = true;
+            self.dirty.push(room.clone());
+        }
+    }
+
+    fn next_update(&mut self) -> Option<(RoomName, PresenceUpdate)> {
+        let room = self.dirty.pop()?;
+        let here = self.rooms.get_mut(&room)?;
+        here.queued = false;
+        here.busy = true;
+        here.answering = std::mem::take(&mut here.waiters);
+        let replace = std::mem::take(&mut here.replace);
+        let mut update = PresenceUpdate { connections: here.connections, replace, ..PresenceUpdate::default() };
+        let changed = std::mem::take(&mut here.changed);
+        if replace {
+            update.present = here.users.iter().map(|(user, n)| (user.to_string(), *n)).collect();
+        } else {
+            for user in changed {
+                match here.users.get(&user) {
+                    Some(n) => update.present.push((user.to_string(), *n)),
+                    None => update.gone.push(user.to_string()),
+                }
+            }
+        }
+        Some((room, update))
+    }
+
+    /// An update came back. Returns when the room is to be looked at again, where it is.
+    fn updated(
+        &mut self,
+        room: &RoomName,
+        update: &PresenceUpdate,
+        result: &Result<PresenceState, BrokerError>,
+        interval: Duration,
+    ) -> Option<Duration> {
+        let here = self.rooms.get_mut(room)?;
+        here.busy = false;
+        let wait = match result {
+            Ok(state) => {
+                for waiter in here.answering.drain(..) {
+                    let _gone = waiter.send(state.count);
+                }
+                (!state.published).then_some(interval)
+            }
+            Err(_) => {
+                here.replace = true;
+                // Their joins are answered with this node's own counts.
+                here.answering.clear();
+                Some(RETRY)
+            }
+        };
+        if std::mem::take(&mut here.again) {
+            self.mark(room);
+            return None;
+        }
+        if here.connections == 0 && update.connections == 0 && result.is_ok() && wait.is_none() {
+            self.rooms.remove(room);
+        }
+        wait
+    }
+}
