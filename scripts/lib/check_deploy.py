@@ -55,7 +55,6 @@ GROUPING = re.compile(r"\bby\s*\(([^)]*)\)")
 def check_query(where, query, series, recorded):
     found = False
     known = set(TARGET_LABELS)
-    # A label's value may look like a series; it is none.
     for match in SERIES.finditer(query):
         name = re.split(r"[\s{]", match.group(0))[0]
         found = True
@@ -107,7 +106,8 @@ def check_rules(deploy, series):
 
 def check_handbook(deploy, metrics):
     """The table of metrics in docs/operations.md is the list in metrics.txt."""
-    rows = re.findall(r"^\| `((?:roomcast|process)_\w+)` \| (\w+) \| ([^|]*) \|", (deploy.parent / "docs/operations.md").read_text(), re.M)
+    handbook = (deploy.parent / "docs/operations.md").read_text()
+    rows = re.findall(r"^\| `((?:roomcast|process)_\w+)` \| (\w+) \|([^|]*)\|", handbook, re.M)
     told = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     for name in sorted(set(metrics) | set(told)):
         if metrics.get(name) != told.get(name):
@@ -156,7 +156,7 @@ def check_compose(deploy):
                     problem(where, f"{source} does not exist")
             elif source not in compose["volumes"]:
                 problem(where, f"volume {source} is not declared")
-        if "image" not in service or service["image"].endswith(":latest"):
+        if "build" not in service and not re.search(r":.*\d", service.get("image", "")):
             problem(where, "wants an image of a given version")
         build = service.get("build")
         if build and not (deploy / build["context"] / build["dockerfile"]).exists():
