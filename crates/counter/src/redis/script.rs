@@ -3,8 +3,9 @@
 use fred::{
     clients::{Client, WithOptions},
     error::Error,
-    interfaces::LuaInterface,
-    types::{FromValue, Value, scripts::Script},
+    interfaces::ClientLike,
+    types::{CustomCommand, FromValue, Value, scripts::Script},
+    util::redis_keyslot,
 };
 
 use super::{LOG_LUA, PublishMode};
@@ -47,12 +48,30 @@ pub(super) async fn run<R: FromValue>(
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, Error> {
-    let known: Result<R, Error> = client.evalsha(script.sha1().clone(), keys.clone(), args.clone()).await;
-    match (known, script.lua()) {
-        (Err(error), Some(text)) if error.details().starts_with("NOSCRIPT") => {
+    match send(client, "EVALSHA", Value::String(script.sha1().clone()), keys.clone(), args.clone()).await {
+        Err(error) if error.details().starts_with("NOSCRIPT") => {
             tracing::debug!(script = %script, "the server does not know this script yet: sending it in full");
-            client.eval(text.clone(), keys, args).await
+            let text = script.lua().cloned().map_or(Value::Null, Value::String);
+            send(client, "EVAL", text, keys, args).await
         }
-        (result, _) => result,
+        result => result,
     }
+}
+
+/// Sends one command. By hand, because fred 10.1 has no scripts on a client with options: `client.evalsha()` would
+/// quietly reach through to the client without them, and wait where it should fail at once.
+async fn send<R: FromValue>(
+    client: &WithOptions<Client>,
+    command: &'static str,
+    script: Value,
+    keys: Vec<String>,
+    args: Vec<Value>,
+) -> Result<R, Error> {
+    let slot = keys.first().map(|key| redis_keyslot(key.as_bytes()));
+    let command = CustomCommand::new_static(command, slot, false);
+    let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
+    words.extend([script, keys.len().to_string().into()]);
+    words.extend(keys.into_iter().map(Value::from));
+    words.extend(args);
+    client.custom(command, words).await
 }

@@ -21,16 +21,37 @@ use tempfile::TempDir;
 pub(crate) struct Server {
     child: Child,
     addr: SocketAddr,
+    scheme: &'static str,
     _dir: TempDir,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        // The port is free when asked for; should another take it meanwhile, the next one will do.
-        (0..5).find_map(|_| Self::try_start()).expect("redis-server did not start on any of five ports")
+        Self::start_with("redis", &[])
     }
 
-    fn try_start() -> Option<Self> {
+    /// A cluster of one node, which owns every slot: enough to refuse a script that reaches across slots.
+    pub(crate) fn start_cluster() -> Self {
+        let server = Self::start_with(
+            "redis-cluster",
+            &["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1"],
+        );
+        assert!(server.asks("CLUSTER ADDSLOTSRANGE 0 16383\r\n", "+OK"), "it took its slots");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !server.asks("GET {x}\r\n", "$-1") {
+            assert!(Instant::now() < deadline, "the cluster did not come up");
+            thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn start_with(scheme: &'static str, more: &[&str]) -> Self {
+        // The port is free when asked for; should another take it meanwhile, the next one will do.
+        let server = (0..5).find_map(|_| Self::try_start(scheme, more));
+        server.expect("redis-server did not start on any of five ports")
+    }
+
+    fn try_start(scheme: &'static str, more: &[&str]) -> Option<Self> {
         let dir = TempDir::new().expect("a temporary directory");
         let addr = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
         let child = Command::new("redis-server")
@@ -46,14 +67,15 @@ impl Server {
             ])
             .args(["--daemonize", "no", "--dir"])
             .arg(dir.path())
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is needed by this test: apt-get install redis-server");
-        let mut server = Self { child, addr, _dir: dir };
+        let mut server = Self { child, addr, scheme, _dir: dir };
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
-            if server.answers() {
+            if server.asks("PING\r\n", "+PONG") {
                 return Some(server);
             }
             if server.child.try_wait().is_ok_and(|ended| ended.is_some()) {
@@ -64,23 +86,29 @@ impl Server {
         None
     }
 
-    fn answers(&self) -> bool {
-        let ping = || {
+    /// Whether the answer to a command on a new connection begins so.
+    fn asks(&self, command: &str, beginning: &str) -> bool {
+        let ask = || {
             let mut stream = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1))?;
-            stream.write_all(b"PING\r\n")?;
-            let mut answer = [0; 5];
+            stream.write_all(command.as_bytes())?;
+            let mut answer = vec![0; beginning.len()];
             stream.read_exact(&mut answer)?;
-            Ok::<_, std::io::Error>(&answer == b"+PONG")
+            Ok::<_, std::io::Error>(answer == beginning.as_bytes())
         };
-        ping().unwrap_or(false)
+        ask().unwrap_or(false)
+    }
+
+    /// A connected client, patient enough for a busy machine.
+    pub(crate) async fn client(&self) -> Client {
+        self.client_with(Duration::from_secs(5)).await
     }
 
     /// A connected client, set up as the node sets up its own.
-    pub(crate) async fn client(&self) -> Client {
-        let config = Config::from_url(&format!("redis://{}", self.addr)).expect("a URL");
+    pub(crate) async fn client_with(&self, timeout: Duration) -> Client {
+        let config = Config::from_url(&format!("{}://{}", self.scheme, self.addr)).expect("a URL");
         let client = Builder::from_config(config)
             .with_performance_config(|performance| {
-                performance.default_command_timeout = Duration::from_secs(5);
+                performance.default_command_timeout = timeout;
                 performance.broadcast_channel_capacity = 65_536;
             })
             .with_connection_config(|connection| connection.max_command_attempts = 1)
