@@ -1,0 +1,13 @@
+-- One user's like of one target, on or off. The member of the set decides, so a retry changes nothing.
+local target, user, on = ARGV[7], ARGV[8], ARGV[9] == '1'
+local slot, member = counter_open(target, 'like'), target .. ' ' .. user
+if (redis.call('SISMEMBER', LIKES, member) == 1) == on then
+  return { 'ok', int_text(slot.value) .. ' ' .. int_text(slot.version) }
+end
+if slot.refused then
+  return { 'too_many', slot.refused }
+end
+local value, version = counter_add(slot, on and 1 or -1, now_ms())
+redis.call(on and 'SADD' or 'SREM', LIKES, member)
+room_touch()
+return { 'ok', value .. ' ' .. version }

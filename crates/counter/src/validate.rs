@@ -1,0 +1,205 @@
+//! The rules of every field, in one place for both stores. Checks and trims; looks nothing up.
+
+use std::time::Duration;
+
+use crate::{Command, CommentsQuery, Invalid, Op, Viewer};
+
+/// One read answers at most so many targets, so that it stays a short stop for Redis.
+const MAX_TARGETS_READ: usize = 10_000;
+const MAX_TEXT: usize = 2_000;
+const MAX_GRANT: usize = 4_096;
+const MAX_TICKET_TTL: Duration = Duration::from_secs(86_400);
+/// Keeps every sum of milliseconds far from overflow.
+const MAX_HISTORY_TTL: Duration = Duration::from_secs(365 * 86_400);
+
+/// Checks a command, and trims what is stored trimmed.
+pub(crate) fn command(mut command: Command) -> Result<Command, Invalid> {
+    room(&command.room)?;
+    user(&command.user)?;
+    let epoch = command.epoch_candidate.as_bytes();
+    ensure(
+        epoch.len() == 16 && epoch.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+        Invalid::Epoch,
+    )?;
+    let ttl = command.history.ttl;
+    ensure(
+        ttl <= MAX_HISTORY_TTL && (command.history.size == 0 || ttl.as_millis() > 0),
+        Invalid::HistoryTtl,
+    )?;
+    match &mut command.op {
+        Op::Like { target: name, on: _ } => target(name)?,
+        Op::Count { target: name, counter, by, key: retry } => {
+            target(name)?;
+            counter_name(counter)?;
+            ensure((1..=100).contains(by), Invalid::By)?;
+            key(retry.as_deref())?;
+        }
+        Op::Comment { target: name, text: words, key: retry, moderated: _ } => {
+            target(name)?;
+            *words = text(words)?.to_owned();
+            key(retry.as_deref())?;
+        }
+    }
+    Ok(command)
+}
+
+/// Checks a read of counters.
+pub(crate) fn counters(name: &str, targets: Option<&[String]>) -> Result<(), Invalid> {
+    room(name)?;
+    let targets = targets.unwrap_or_default();
+    ensure(targets.len() <= MAX_TARGETS_READ, Invalid::Targets)?;
+    targets.iter().try_for_each(|name| target(name))
+}
+
+/// Checks a read of comments.
+pub(crate) fn comments(name: &str, query: &CommentsQuery) -> Result<(), Invalid> {
+    room(name)?;
+    query.target.as_deref().map_or(Ok(()), target)?;
+    match &query.viewer {
+        Viewer::User(id) => user(id)?,
+        Viewer::Admin | Viewer::Public => {}
+    }
+    let digits = |cursor: &String| cursor.len() == 16 && cursor.bytes().all(|b| b.is_ascii_digit());
+    ensure(query.cursor.as_ref().is_none_or(digits), Invalid::Cursor)?;
+    ensure((1..=100).contains(&query.limit), Invalid::Limit)
+}
+
+/// Checks a room's name: only what its keys rely on. Which rooms there are is decided elsewhere.
+pub(crate) fn room(name: &str) -> Result<(), Invalid> {
+    let fits = |c: char| !(matches!(c, '{' | '}') || c.is_control() || c.is_whitespace());
+    ensure((1..=256).contains(&name.len()) && name.chars().all(fits), Invalid::Room)
+}
+
+/// Checks a guest's secret: ours, or one that at least could be unguessable.
+pub(crate) fn secret(secret: &str) -> Result<&str, Invalid> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    ensure((16..=128).contains(&secret.len()) && secret.bytes().all(fits), Invalid::Secret)?;
+    Ok(secret)
+}
+
+/// Checks what a ticket stands for, and for how long.
+pub(crate) fn ticket(grant: &str, ttl: Duration) -> Result<(), Invalid> {
+    ensure((1..=MAX_GRANT).contains(&grant.len()), Invalid::Grant)?;
+    ensure(ttl.as_millis() > 0 && ttl <= MAX_TICKET_TTL, Invalid::TicketTtl)
+}
+
+fn user(id: &str) -> Result<(), Invalid> {
+    ensure((1..=256).contains(&id.len()) && !id.chars().any(char::is_control), Invalid::User)
+}
+
+/// The alphabet needs no escaping in JSON, in Lua patterns of ours, or in a packed field.
+fn target(name: &str) -> Result<(), Invalid> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'/' | b'-');
+    ensure((1..=128).contains(&name.len()) && name.bytes().all(fits), Invalid::Target)
+}
+
+fn counter_name(name: &str) -> Result<(), Invalid> {
+    let fits = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    let starts = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
+    ensure(starts && name.len() <= 32 && name.bytes().all(fits), Invalid::CounterName)?;
+    ensure(!matches!(name, "like" | "comment"), Invalid::ReservedCounter)
+}
+
+fn key(key: Option<&str>) -> Result<(), Invalid> {
+    ensure(key.is_none_or(|key| (1..=128).contains(&key.chars().count())), Invalid::Key)
+}
+
+fn text(text: &str) -> Result<&str, Invalid> {
+    let text = text.trim();
+    ensure((1..=MAX_TEXT).contains(&text.chars().count()), Invalid::TextLength)?;
+    ensure(!text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t')), Invalid::TextControl)?;
+    Ok(text)
+}
+
+fn ensure(holds: bool, otherwise: Invalid) -> Result<(), Invalid> {
+    if holds { Ok(()) } else { Err(otherwise) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_target_of_the_alphabet_is_accepted(name in "[A-Za-z0-9._~:/-]{1,128}") {
+            prop_assert_eq!(target(&name), Ok(()));
+        }
+
+        #[test]
+        fn one_foreign_character_spoils_a_target(before in "[a-z]{0,9}", odd in "[^A-Za-z0-9._~:/-]", after in "[a-z]{0,9}") {
+            prop_assert_eq!(target(&format!("{before}{odd}{after}")), Err(Invalid::Target));
+        }
+
+        #[test]
+        fn every_counter_of_the_grammar_is_accepted(name in "[a-z][a-z0-9_-]{0,31}") {
+            prop_assume!(name != "like" && name != "comment");
+            prop_assert_eq!(counter_name(&name), Ok(()));
+        }
+
+        #[test]
+        fn whatever_is_accepted_as_a_counter_is_of_the_grammar(name in ".{0,40}") {
+            if counter_name(&name).is_ok() {
+                prop_assert!(name.len() <= 32);
+                prop_assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(c)));
+                prop_assert!(name.starts_with(|c: char| c.is_ascii_lowercase()));
+            }
+        }
+
+        #[test]
+        fn an_accepted_text_is_trimmed_bounded_and_without_control_characters(words in "\\PC{0,10}|.{0,30}|(?s).{0,30}") {
+            if let Ok(kept) = text(&words) {
+                prop_assert_eq!(kept, words.trim());
+                prop_assert!(!kept.is_empty() && kept.chars().count() <= 2_000);
+                prop_assert!(kept.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
+            } else {
+                let kept = words.trim();
+                prop_assert!(kept.is_empty() || kept.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+            }
+        }
+
+        #[test]
+        fn a_room_cannot_leave_its_hash_tag(before in "[a-z:]{0,9}", odd in "[{}\\s\\x00-\\x1f]", after in "[a-z]{0,9}") {
+            prop_assert_eq!(room(&format!("{before}{odd}{after}")), Err(Invalid::Room));
+        }
+
+        #[test]
+        fn an_increment_is_1_to_100(by: u32) {
+            let op = Op::Count { target: "t".into(), counter: "view".into(), by, key: None };
+            let history = crate::History { size: 0, ttl: Duration::ZERO };
+            let whole = Command { room: "r".into(), user: "u".into(), history, epoch_candidate: "0".repeat(16), op };
+            prop_assert_eq!(command(whole).is_ok(), (1..=100).contains(&by));
+        }
+    }
+
+    #[test]
+    fn lengths_count_characters_and_have_exact_ends() {
+        assert_eq!(text(&"ü".repeat(2_000)).map(str::len), Ok(4_000));
+        assert_eq!(text(&"ü".repeat(2_001)), Err(Invalid::TextLength));
+        assert_eq!(text(" \n "), Err(Invalid::TextLength));
+        assert_eq!(key(Some(&"ü".repeat(128))), Ok(()));
+        assert_eq!(key(Some(&"ü".repeat(129))), Err(Invalid::Key));
+        assert_eq!(key(Some("")), Err(Invalid::Key));
+        assert_eq!(target(&"t".repeat(129)), Err(Invalid::Target));
+        assert_eq!(counter_name(&"c".repeat(33)), Err(Invalid::CounterName));
+    }
+
+    #[test]
+    fn counters_that_other_operations_own_are_refused() {
+        assert_eq!(counter_name("like"), Err(Invalid::ReservedCounter));
+        assert_eq!(counter_name("comment"), Err(Invalid::ReservedCounter));
+        assert_eq!(counter_name("likes"), Ok(()));
+    }
+
+    #[test]
+    fn tickets_and_secrets_have_exact_ends() {
+        assert_eq!(ticket("", Duration::from_secs(1)), Err(Invalid::Grant));
+        assert_eq!(ticket(&"g".repeat(4_097), Duration::from_secs(1)), Err(Invalid::Grant));
+        assert_eq!(ticket("g", Duration::from_micros(999)), Err(Invalid::TicketTtl));
+        assert_eq!(ticket("g", Duration::from_secs(86_401)), Err(Invalid::TicketTtl));
+        assert_eq!(ticket("g", Duration::from_secs(86_400)), Ok(()));
+        assert_eq!(secret("tooshort"), Err(Invalid::Secret));
+        assert_eq!(secret("a secret with spaces"), Err(Invalid::Secret));
+    }
+}
