@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     metrics,
-    outbox::{Item, Outbox, OutboxCaps},
+    outbox::{Cause, Item, Outbox, OutboxCaps},
 };
 
 const SLICES: usize = 32;
@@ -34,6 +34,8 @@ pub struct Seat {
     pub room: RoomId,
     /// The place in it.
     pub member: MemberId,
+    /// The user under whom it is counted as present, where it is.
+    pub present: Option<Arc<str>>,
 }
 
 /// What somebody else wants of a session.
@@ -103,6 +105,12 @@ impl Conn {
         self.outbox.borrow().is_empty()
     }
 
+    /// Waits until no answer waits: who does not read is not read. Cancel safe.
+    pub async fn answered(&self) {
+        // The session's task, which waits here, is also the one that drains the outbox: it is polled when this changes.
+        poll_fn(|_| if self.outbox.borrow().owes_answers() { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+
     /// Sends one frame: at once where nothing waits, else in its turn.
     pub fn send(&self, item: Item) {
         if self.cut.get() {
@@ -116,7 +124,7 @@ impl Conn {
         }
         match self.stream.try_write(&bytes) {
             Ok(written) if written == bytes.len() => {}
-            Ok(written) => self.rest(bytes.slice(written..)),
+            Ok(written) => self.rest(bytes.slice(written..), item.cause),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(item),
             Err(_) => self.fail(),
         }
@@ -143,7 +151,7 @@ impl Conn {
                 continue;
             }
             if range.start < written {
-                self.rest(block.slice(written..range.end));
+                self.rest(block.slice(written..range.end), item.cause);
             } else {
                 self.queue(item.clone());
             }
@@ -155,7 +163,7 @@ impl Conn {
 
     /// Queues bytes that the WebSocket layer made itself (a pong, the echo of a close).
     pub fn send_control(&self, bytes: &[u8]) {
-        self.send(Item::must(Bytes::copy_from_slice(bytes)));
+        self.send(Item::answer(Bytes::copy_from_slice(bytes)));
     }
 
     /// Ends the conversation: after what waits, or instead of it, comes the close frame, and nothing after that.
@@ -221,8 +229,8 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
-    fn rest(&self, rest: Bytes) {
-        self.outbox.borrow_mut().push_rest(rest);
+    fn rest(&self, rest: Bytes, cause: Cause) {
+        self.outbox.borrow_mut().push_rest(rest, cause);
         self.wake();
     }
 

@@ -26,7 +26,7 @@ use self::block::{Block, Pending};
 use crate::{
     conn::{Conn, Seat},
     metrics,
-    outbox::{ConflationKey, Item},
+    outbox::Item,
 };
 
 /// Members served in one step of the flusher: about a millisecond of system calls, then others get their turn.
@@ -160,13 +160,13 @@ impl Hub {
         if let Some(room) = self.table.room_mut(room) {
             room.state.apart.push(member);
         }
-        let seat = Seat { name: name.clone(), room, member };
+        let seat = Seat { name: name.clone(), room, member, present: None };
         conn.seats.borrow_mut().push(seat.clone());
         Ok(seat)
     }
 
     /// Answers a join: first the reply, then what came since the log was read at `tail`.
-    pub fn activate(&mut self, seat: &Seat, tail: Position, reply: Item) -> Result<(), Overrun> {
+    pub fn activate(&mut self, seat: &Seat, tail: Position, reply: Option<Item>) -> Result<(), Overrun> {
         let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
         let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
         let kept = match std::mem::replace(&mut seated.lane, Lane::Overrun) {
@@ -175,7 +175,9 @@ impl Hub {
         };
         let conn = seated.conn.clone();
         let mut seen = tail;
-        conn.send(reply);
+        if let Some(reply) = reply {
+            conn.send(reply);
+        }
         for delivery in &kept {
             send_apart(&conn, delivery, &mut seen);
         }
@@ -189,9 +191,8 @@ impl Hub {
     }
 
     /// Takes a connection's seat away; what was delivered to the room before goes out to it first.
-    pub fn leave(&mut self, conn: &Conn, name: &RoomName, now: Instant) -> bool {
-        let at = conn.seats.borrow().iter().position(|seat| seat.name == *name);
-        let Some(at) = at else { return false };
+    pub fn leave(&mut self, conn: &Conn, name: &RoomName, now: Instant) -> Option<Seat> {
+        let at = conn.seats.borrow().iter().position(|seat| seat.name == *name)?;
         let seat = conn.seats.borrow_mut().swap_remove(at);
         self.settle_seat(&seat);
         if let Some(room) = self.table.room_mut(seat.room) {
@@ -199,7 +200,7 @@ impl Hub {
         }
         let left = self.table.leave(seat.room, seat.member, now).is_some();
         metrics::rooms_changed(0, -i64::from(left));
-        left
+        Some(seat)
     }
 
     /// Takes one push for the members of a room.
@@ -347,7 +348,7 @@ fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position) {
         Place::None => {}
     }
     if let Some(bytes) = block::frame(&delivery.push, conn.codec) {
-        conn.send(Item { bytes, class: delivery.push.push().class(), key: ConflationKey::of(&delivery.push) });
+        conn.send(Item::push(bytes, &delivery.push));
     }
 }
 
@@ -400,7 +401,7 @@ fn send_block(seated: &mut Seated, block: &Block, until: Option<Instant>) {
 }
 
 /// Flushes as long as there is something to flush, and lets others run in between.
-pub async fn flush(hub: Rc<RefCell<Hub>>, now: impl Fn() -> Now) {
+pub async fn flush(hub: &RefCell<Hub>, now: impl Fn() -> Now) {
     let bell = hub.borrow().bell();
     loop {
         bell.notified().await;

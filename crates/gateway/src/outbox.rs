@@ -61,12 +61,33 @@ pub struct Item {
     pub class: PushClass,
     /// What it is the latest of.
     pub key: Option<ConflationKey>,
+    /// Who asked for it.
+    pub cause: Cause,
+}
+
+/// Who asked for a frame, and with it, what bounds its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The client: while an answer waits, the client is not read, so at most one does.
+    Answer,
+    /// Nobody: the outbox's bytes and frames bound it.
+    Push,
 }
 
 impl Item {
-    /// A frame that must arrive: an answer, an event, a pong.
+    /// What the client asked for.
+    pub fn answer(bytes: Bytes) -> Self {
+        Self { bytes, class: PushClass::MustDeliver, key: None, cause: Cause::Answer }
+    }
+
+    /// What nobody asked for, but must arrive.
     pub fn must(bytes: Bytes) -> Self {
-        Self { bytes, class: PushClass::MustDeliver, key: None }
+        Self { cause: Cause::Push, ..Self::answer(bytes) }
+    }
+
+    /// A push of any class.
+    pub fn push(bytes: Bytes, push: &Arc<SharedPush>) -> Self {
+        Self { bytes, class: push.push().class(), key: ConflationKey::of(push), cause: Cause::Push }
     }
 }
 
@@ -87,7 +108,9 @@ pub struct Full;
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: VecDeque<Item>,
+    /// Bytes and frames that the bounds count: all but answers.
     bytes: usize,
+    frames: usize,
     /// Whether part of the first frame is on the wire already, so that the rest must follow.
     started: bool,
 }
@@ -98,21 +121,15 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Bytes that wait.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Frames that wait.
-    pub fn frames(&self) -> usize {
-        self.queue.len()
+    /// Whether an answer waits.
+    pub fn owes_answers(&self) -> bool {
+        self.frames < self.queue.len()
     }
 
     /// Puts the rest of a frame first whose beginning was written already. Only when nothing waits.
-    pub fn push_rest(&mut self, rest: Bytes) {
+    pub fn push_rest(&mut self, rest: Bytes, cause: Cause) {
         debug_assert!(self.queue.is_empty());
-        self.bytes += rest.len();
-        self.queue.push_back(Item::must(rest));
+        self.append(Item { cause, ..Item::must(rest) });
         self.started = true;
     }
 
@@ -129,6 +146,10 @@ impl Outbox {
             dropped.conflated += 1;
             return Ok(dropped);
         }
+        if item.cause == Cause::Answer {
+            self.append(item);
+            return Ok(dropped);
+        }
         if !self.fits(&item, caps) {
             dropped.fleeting += self.drop_class(PushClass::Fleeting);
         }
@@ -141,15 +162,27 @@ impl Outbox {
                 PushClass::Conflated | PushClass::MustDeliver => return Err(Full),
             }
         }
-        self.bytes += item.bytes.len();
-        self.queue.push_back(item);
+        self.append(item);
         Ok(dropped)
+    }
+
+    fn append(&mut self, item: Item) {
+        if item.cause == Cause::Push {
+            self.bytes += item.bytes.len();
+            self.frames += 1;
+        }
+        self.queue.push_back(item);
+    }
+
+    /// Counts anew, after frames were taken out of the middle.
+    fn recount(&mut self) {
+        let pushes = self.queue.iter().filter(|item| item.cause == Cause::Push);
+        (self.frames, self.bytes) = pushes.fold((0, 0), |(n, bytes), item| (n + 1, bytes + item.bytes.len()));
     }
 
     /// Queues a frame past the bounds: the close frame of a socket that is being ended.
     pub fn push_last(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        self.queue.push_back(Item::must(bytes));
+        self.append(Item::must(bytes));
     }
 
     /// Forgets all but the frame that is on the wire already. Returns how many frames were lost.
@@ -157,7 +190,7 @@ impl Outbox {
         let keep = usize::from(self.started);
         let lost = self.queue.len().saturating_sub(keep);
         self.queue.truncate(keep);
-        self.bytes = self.queue.iter().map(|item| item.bytes.len()).sum();
+        self.recount();
         if self.queue.is_empty() {
             self.queue = VecDeque::new();
         }
@@ -176,17 +209,20 @@ impl Outbox {
 
     /// So many bytes of the front were written.
     pub fn advance(&mut self, mut written: usize) {
-        self.bytes = self.bytes.saturating_sub(written);
         while written > 0 {
             let Some(front) = self.queue.front_mut() else { break };
-            if written < front.bytes.len() {
-                let _sent = front.bytes.split_to(written);
-                self.started = true;
-                return;
+            let sent = written.min(front.bytes.len());
+            let _sent = front.bytes.split_to(sent);
+            written -= sent;
+            let (done, counted) = (front.bytes.is_empty(), front.cause == Cause::Push);
+            if counted {
+                self.bytes -= sent;
+                self.frames -= usize::from(done);
             }
-            written -= front.bytes.len();
-            self.queue.pop_front();
-            self.started = false;
+            self.started = !done;
+            if done {
+                self.queue.pop_front();
+            }
         }
         if self.queue.is_empty() {
             // The queue's memory goes back: most sockets never need it again.
@@ -195,7 +231,7 @@ impl Outbox {
     }
 
     fn fits(&self, item: &Item, caps: OutboxCaps) -> bool {
-        self.queue.len() < caps.frames && self.bytes + item.bytes.len() <= caps.bytes
+        self.frames < caps.frames && self.bytes + item.bytes.len() <= caps.bytes
     }
 
     fn position_of(&self, key: &ConflationKey) -> Option<usize> {
@@ -207,7 +243,7 @@ impl Outbox {
         let before = self.queue.len();
         let mut first = self.started;
         self.queue.retain(|item| std::mem::take(&mut first) || item.class != class);
-        self.bytes = self.queue.iter().map(|item| item.bytes.len()).sum();
+        self.recount();
         (before - self.queue.len()) as u64
     }
 }
@@ -225,14 +261,14 @@ mod tests {
     }
 
     fn fleeting(n: usize) -> Item {
-        Item { bytes: Bytes::from(vec![b'f'; n]), class: PushClass::Fleeting, key: None }
+        Item { class: PushClass::Fleeting, ..must(n) }
     }
 
     fn count(target: &str, value: u64) -> Item {
         let value = CounterValue { target: target.into(), counter: "like".into(), value, version: value };
         let push = Arc::new(SharedPush::new(Push::Count { room: RoomName::parse("event:a").unwrap(), value: value.clone() }));
         let bytes = Bytes::from(format!("{target}{}", value.value));
-        Item { bytes, class: PushClass::Conflated, key: ConflationKey::of(&push) }
+        Item::push(bytes, &push)
     }
 
     fn text(outbox: &Outbox) -> String {
@@ -267,7 +303,7 @@ mod tests {
         assert_eq!(outbox.push(must(60), CAPS), Ok(Dropped { fleeting: 1, conflated: 0 }));
         assert_eq!(outbox.push(fleeting(30), CAPS), Ok(Dropped { fleeting: 1, conflated: 0 }));
         assert_eq!(outbox.push(must(30), CAPS), Err(Full));
-        assert_eq!(outbox.bytes(), 80);
+        assert_eq!(outbox.bytes, 80);
     }
 
     #[test]
@@ -277,6 +313,20 @@ mod tests {
             outbox.push(must(1), CAPS).unwrap();
         }
         assert_eq!(outbox.push(must(1), CAPS), Err(Full));
+    }
+
+    #[test]
+    fn an_answer_is_never_refused_but_is_owed() {
+        let mut outbox = Outbox::default();
+        outbox.push(must(90), CAPS).unwrap();
+        outbox.push(Item::answer(Bytes::from(vec![b'a'; 500])), CAPS).unwrap();
+        assert!(outbox.owes_answers());
+        assert!(outbox.push(must(10), CAPS).is_ok());
+        outbox.advance(589);
+        assert!(outbox.owes_answers());
+        outbox.advance(1);
+        assert!(!outbox.owes_answers());
+        assert_eq!((outbox.bytes, outbox.frames), (10, 1));
     }
 
     #[test]
@@ -295,6 +345,6 @@ mod tests {
             outbox.advance(n);
         }
         assert_eq!(seen, b"abcdef");
-        assert_eq!(outbox.bytes(), 0);
+        assert_eq!((outbox.bytes, outbox.frames), (0, 0));
     }
 }

@@ -54,9 +54,9 @@ impl Presence {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection of `user` joined. The counts that include it come when the broker has them; none when it
-    /// can't be reached.
-    pub async fn join(&self, room: &RoomName, user: &Arc<str>) -> Option<PresenceCount> {
+    /// A connection of `user` joined. The counts that include it come when the broker has them; the channel is
+    /// dropped when it can't be reached.
+    pub fn join(&self, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<PresenceCount> {
         let (waiter, waiting) = oneshot::channel();
         {
             let mut desk = self.lock();
@@ -68,7 +68,7 @@ impl Presence {
             desk.mark(room);
         }
         self.bell.notify_one();
-        waiting.await.ok()
+        waiting
     }
 
     /// A connection of `user` left.

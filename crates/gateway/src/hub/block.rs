@@ -97,7 +97,7 @@ impl Lines {
                 let class = push.push().class();
                 classes[class as usize] += 1;
                 // The frame's own bytes, not a slice of the block: what waits in an outbox pins no more than itself.
-                (Item { bytes: frame.clone(), class, key: ConflationKey::of(push) }, range)
+                (Item::push(frame.clone(), push), range)
             })
             .collect();
         Self { whole, parts, classes }

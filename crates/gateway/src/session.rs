@@ -1,0 +1,265 @@
+//! One connection's task: it reads frames, lets `core` judge them, has the permitted ones carried out, and ends the
+//! connection with the right code. It writes nothing to the socket itself: that is the outbox's work.
+
+pub mod io;
+mod tasks;
+
+use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use roomcast_core::{
+    permits::IpPermit,
+    session::{Due, Outcome, Session},
+};
+use roomcast_protocol::{CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{self, protocol::{Role, WebSocketConfig}},
+};
+
+use self::{io::Wire, tasks::{Change, Done}};
+use crate::{
+    conn::{Conn, Order},
+    metrics,
+    node::now,
+    outbox::Item,
+    worker::Worker,
+};
+
+/// How long a socket that is being closed may take to drain and to say goodbye.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// tungstenite's own read buffer; the scratch behind it does the reading.
+const READ_BUFFER: usize = 512;
+
+type Work = Pin<Box<dyn Future<Output = Done>>>;
+
+/// Serves a connection to its end. `first` came with the handshake; the permit is given back when it is over.
+pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, permit: IpPermit) {
+    metrics::opened();
+    worker.hub.borrow_mut().register(&conn);
+    let mut driver = Driver::new(worker.clone(), conn.clone(), first).await;
+    let code = driver.run().await;
+    tracing::debug!(code = code.map(CloseCode::code), "the connection ended");
+    worker.leave_all(&conn);
+    driver.say_goodbye(code).await;
+    worker.hub.borrow_mut().forget(&conn);
+    metrics::closed(code);
+    drop(permit);
+}
+
+struct Driver {
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    reader: WebSocketStream<Wire>,
+    session: Session,
+    codec: Codec,
+}
+
+impl Driver {
+    async fn new(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes) -> Self {
+        let limits = &worker.node.terms.limits;
+        let frame_bytes = limits.frame_bytes.get().and_then(|n| usize::try_from(n).ok());
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_write_buffer_size(usize::MAX)
+            .max_message_size(frame_bytes)
+            .max_frame_size(frame_bytes);
+        let wire = Wire::new(conn.clone(), first);
+        let reader = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
+        let session = Session::new(worker.node.terms.clone(), now().instant);
+        let codec = conn.codec;
+        Self { worker, conn, reader, session, codec }
+    }
+
+    /// Runs until the connection is to end. None: the client went by itself.
+    async fn run(&mut self) -> Option<CloseCode> {
+        let mut work: Option<Work> = None;
+        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        loop {
+            if let Some(next) = self.session.next_timeout().map(Instant::from_std)
+                && timer.deadline() != next
+            {
+                timer.as_mut().reset(next);
+            }
+            tokio::select! {
+                // In this order, so that orders and deadlines hold for a client that never pauses.
+                biased;
+                order = self.conn.attend() => match order {
+                    Ok(Order::GoAway { retry_ms }) => {
+                        let reason = "the node is going".to_owned();
+                        self.push(&Push::Goaway { retry_ms, reason });
+                    }
+                    Ok(Order::Close(code)) => return Some(code),
+                    Err(_broken) => return None,
+                },
+                () = &mut timer => {
+                    if let Some(code) = self.on_time() {
+                        return Some(code);
+                    }
+                }
+                done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } } => {
+                    work = None;
+                    if let Some(code) = self.on_done(done) {
+                        return Some(code);
+                    }
+                }
+                message = async { self.conn.answered().await; self.reader.next().await }, if work.is_none() => match message {
+                    None => return None,
+                    Some(Err(error)) => return close_code(&error),
+                    Some(Ok(message)) => {
+                        let (begun, close) = self.on_message(&message);
+                        if close.is_some() {
+                            return close;
+                        }
+                        work = begun;
+                    }
+                },
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: &tungstenite::Message) -> (Option<Work>, Option<CloseCode>) {
+        let message = match message {
+            tungstenite::Message::Text(text) => Message::Text(text.as_str()),
+            tungstenite::Message::Binary(bytes) => Message::Binary(bytes),
+            tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_) => {
+                self.session.heard_control();
+                return (None, None);
+            }
+            // The reader answers it and then ends by itself.
+            tungstenite::Message::Close(_) | tungstenite::Message::Frame(_) => return (None, None),
+        };
+        let frame = self.codec.decode(message);
+        let kind = frame.as_ref().ok().map(|frame| frame.op.kind());
+        if let Some(kind) = kind {
+            metrics::received(kind);
+        }
+        let Outcome { answer, task, close, error } = self.session.on_frame(frame, now());
+        if let Some(code) = error {
+            metrics::error(code);
+        }
+        if let Some(answer) = answer {
+            self.send(&answer);
+        }
+        let begun = task.zip(kind).map(|((id, task), kind)| self.begin(id, task, kind));
+        (begun, close)
+    }
+
+    fn begin(&self, id: Option<u64>, task: roomcast_core::session::Task, kind: OpKind) -> Work {
+        let (worker, conn) = (self.worker.clone(), self.conn.clone());
+        let who = self.session.identity().cloned();
+        Box::pin(async move {
+            let started = Instant::now();
+            let done = tasks::carry_out(&worker, &conn, who.as_ref(), id, task).await;
+            metrics::op_took(kind, started.elapsed());
+            done
+        })
+    }
+
+    fn on_done(&mut self, done: Done) -> Option<CloseCode> {
+        let instant = now().instant;
+        match done.change {
+            Change::None => {}
+            Change::Opened { who, expires } => {
+                self.conn.user.replace(Some(who.user.clone()));
+                self.conn.expires.set(expires);
+                self.session.opened(who, expires, instant);
+            }
+            Change::Refreshed { who, expires } => {
+                self.conn.expires.set(Some(expires));
+                for room in self.session.refreshed(who, expires, instant) {
+                    self.worker.leave(&self.conn, &room);
+                    self.push(&Push::Kicked { room, reason: "the new token does not open this room".to_owned() });
+                }
+            }
+            Change::Joined(room) => self.session.joined(room),
+            Change::Lost(room) => self.session.removed(&room),
+        }
+        if let Some(ServerFrame::Error { error, .. }) = &done.answer {
+            metrics::error(error.code);
+        }
+        if let Some(answer) = &done.answer {
+            self.send(answer);
+        }
+        done.close
+    }
+
+    fn on_time(&mut self) -> Option<CloseCode> {
+        while let Some(due) = self.session.on_timeout(now().instant) {
+            match due {
+                Due::Ping => self.alone(Item::must(server_frame(Opcode::Ping, b""))),
+                Due::Expiring(at) => {
+                    let left = Instant::from_std(at).saturating_duration_since(Instant::now());
+                    let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                    self.push(&Push::Expiring { expires_at: now().unix_ms.saturating_add(left) });
+                }
+                Due::Close(code) => return Some(code),
+            }
+        }
+        None
+    }
+
+    fn push(&self, push: &Push) {
+        self.send(&ServerFrame::Push(push.clone()));
+    }
+
+    fn send(&self, frame: &ServerFrame) {
+        if let Some(item) = encode(self.codec, frame) {
+            self.alone(item);
+        }
+    }
+
+    fn alone(&self, item: Item) {
+        self.worker.hub.borrow_mut().send_alone(&self.conn, item);
+    }
+
+    /// Sends what waits and the close frame, then lets the client's own close arrive, within bounds.
+    async fn say_goodbye(mut self, code: Option<CloseCode>) {
+        if let Some(code) = code {
+            self.conn.send_close(code);
+        }
+        let goodbye = async {
+            self.conn.drained().await?;
+            if code.is_some() {
+                socket2::SockRef::from(self.conn.stream()).shutdown(std::net::Shutdown::Write)?;
+                while let Some(Ok(_)) = self.reader.next().await {}
+            }
+            std::io::Result::Ok(())
+        };
+        let _in_time = timeout(CLOSE_GRACE, goodbye).await;
+    }
+}
+
+/// One frame for one socket.
+fn encode(codec: Codec, frame: &ServerFrame) -> Option<Item> {
+    let bytes = codec.encode(frame).or_else(|error| {
+        tracing::error!(%error, "an answer could not be encoded");
+        let failure = Failure::new(ErrorCode::Internal, "internal error");
+        let id = match frame {
+            ServerFrame::Ok { id, .. } => Some(*id),
+            ServerFrame::Error { id, .. } => *id,
+            ServerFrame::Push(_) => None,
+        };
+        codec.encode(&ServerFrame::Error { id, error: failure })
+    });
+    let cause = match frame {
+        ServerFrame::Ok { .. } | ServerFrame::Error { .. } => Item::answer,
+        ServerFrame::Push(_) => Item::must,
+    };
+    bytes.ok().map(cause)
+}
+
+/// The close code for what the WebSocket reader found; none when the other side is gone already.
+fn close_code(error: &tungstenite::Error) -> Option<CloseCode> {
+    match error {
+        tungstenite::Error::Capacity(_) => Some(CloseCode::TooBig),
+        tungstenite::Error::Utf8(_) => Some(CloseCode::InvalidData),
+        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
+        tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
+        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed | tungstenite::Error::Io(_) => None,
+        _ => Some(CloseCode::InternalError),
+    }
+}

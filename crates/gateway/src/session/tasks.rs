@@ -1,0 +1,184 @@
+//! Carrying out what `core` permitted: each task goes to the hub, the broker or the counter, and comes back as an
+//! answer and a change to the session.
+
+mod connect;
+mod join;
+
+use std::{rc::Rc, time::Instant};
+
+use roomcast_core::{
+    permission::{Identity, Rules},
+    session::Task,
+};
+use roomcast_counter::{Command, History, Op as CounterOp, Outcome};
+use roomcast_protocol::{CloseCode, Data, ErrorCode, Failure, Ok as Answer, Op, Position, RoomName, ServerFrame};
+
+use crate::{
+    backend::Repeat,
+    broker::{Publication, Range},
+    conn::Conn,
+    node::Node,
+    random,
+    worker::Worker,
+};
+
+/// What became of a task.
+pub(super) struct Done {
+    /// To be sent.
+    pub(super) answer: Option<ServerFrame>,
+    /// To be told to the session.
+    pub(super) change: Change,
+    /// To be closed, after the answer.
+    pub(super) close: Option<CloseCode>,
+}
+
+/// How the session changes.
+pub(super) enum Change {
+    None,
+    Opened { who: Identity, expires: Option<Instant> },
+    Refreshed { who: Identity, expires: Instant },
+    Joined(RoomName),
+    /// A room that was joined before is not any more.
+    Lost(RoomName),
+}
+
+impl Done {
+    fn answer(id: Option<u64>, result: Result<Answer, Failure>) -> Self {
+        let answer = match result {
+            Ok(ok) => id.map(|id| ServerFrame::Ok { id, ok }),
+            Err(error) => Some(ServerFrame::Error { id, error }),
+        };
+        Self { answer, change: Change::None, close: None }
+    }
+
+    fn failed(id: Option<u64>, error: Failure) -> Self {
+        Self::answer(id, Err(error))
+    }
+
+    fn with(mut self, change: Change) -> Self {
+        self.change = change;
+        self
+    }
+
+    fn closing(mut self, code: CloseCode) -> Self {
+        self.close = Some(code);
+        self
+    }
+}
+
+/// Carries out a task. It may be dropped at any await: the session's end takes back what a join had begun.
+pub(super) async fn carry_out(
+    worker: &Rc<Worker>,
+    conn: &Rc<Conn>,
+    who: Option<&Identity>,
+    id: Option<u64>,
+    task: Task,
+) -> Done {
+    let node = &worker.node;
+    let who = match (task, who) {
+        (Task::Authenticate(connect), _) => return connect::connect(node, conn, id, connect).await,
+        (task, Some(who)) => (task, who),
+        (_, None) => return Done::failed(id, Failure::new(ErrorCode::ConnectFirst, "the first frame must be connect")),
+    };
+    match who {
+        (Task::Authenticate(_), _) => Done::answer(id, Ok(Answer::Empty {})),
+        (Task::Refresh { token }, who) => connect::refresh(node, who, id, &token),
+        (Task::Join { room, rules, since, recent }, who) => {
+            join::join(worker, conn, who, id, join::Request { room, rules, since, recent }).await
+        }
+        (Task::Leave { room }, _) => {
+            worker.leave(conn, &room);
+            Done::answer(id, Ok(Answer::Empty {}))
+        }
+        (Task::Publish { room, rules, event, data, key }, who) => {
+            let from = Some(who.user.to_string());
+            Done::answer(id, publish(node, &rules, Publication { room, event, data, from, key, history: rules.history }).await)
+        }
+        (Task::Signal { room, event, data }, who) => Done::answer(id, signal(node, &room, &event, &data, who).await),
+        (Task::History { room, rules, since, before, limit }, _) => {
+            Done::answer(id, history(node, &room, &rules, range(since, before, limit)).await)
+        }
+        (Task::Presence { room, cursor, limit }, _) => {
+            Done::answer(id, presence(node, &room, cursor.as_deref(), limit).await)
+        }
+        (Task::Counter { room, rules, op }, who) => {
+            Done::answer(id, counter(node, &room, &rules, &who.user, op).await)
+        }
+    }
+}
+
+/// Publishes for a user or a back end.
+pub(crate) async fn publish(node: &Node, rules: &Rules, publication: Publication) -> Result<Answer, Failure> {
+    if rules.moderated && publication.event == "comment" {
+        let message = "in a moderated namespace only the comment operation makes comments";
+        return Err(Failure::new(ErrorCode::Forbidden, message));
+    }
+    let repeat = if publication.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
+    let published = node.backend.call(repeat, node.backend.broker.publish(&publication)).await?;
+    let Position { epoch, offset } = published.position;
+    Ok(Answer::Published { epoch, offset, duplicate: published.duplicate })
+}
+
+async fn signal(node: &Node, room: &RoomName, event: &str, data: &Data, who: &Identity) -> Result<Answer, Failure> {
+    let sent = node.backend.broker.signal(room, event, data, Some(&who.user));
+    node.backend.call(Repeat::Harmless, sent).await?;
+    Ok(Answer::Empty {})
+}
+
+/// The part of the past that was asked for.
+pub(crate) fn range(since: Option<Position>, before: Option<u64>, limit: usize) -> Range {
+    match (since, before) {
+        (Some(since), _) => Range::Since(since, limit),
+        (None, Some(before)) => Range::Before(before, limit),
+        (None, None) => Range::Recent(limit),
+    }
+}
+
+/// Reads the past for a user or a back end.
+pub(crate) async fn history(node: &Node, room: &RoomName, rules: &Rules, range: Range) -> Result<Answer, Failure> {
+    let page = node.backend.call(Repeat::Harmless, node.backend.broker.history(room, &range, rules.history)).await?;
+    Ok(Answer::History { epoch: page.tail.epoch, offset: page.tail.offset, events: page.events })
+}
+
+/// Reads who is there, for a user or a back end.
+pub(crate) async fn presence(node: &Node, room: &RoomName, cursor: Option<&str>, limit: usize) -> Result<Answer, Failure> {
+    let read = node.backend.broker.presence_members(room, cursor, limit);
+    let page = node.backend.call(Repeat::Harmless, read).await?;
+    Ok(Answer::Presence {
+        connections: page.count.connections,
+        users: page.count.users,
+        members: page.members,
+        cursor: page.cursor,
+    })
+}
+
+/// Hands a counter operation to the counter crate, for a user or a back end.
+pub(crate) async fn counter(node: &Node, room: &RoomName, rules: &Rules, user: &str, op: Op) -> Result<Answer, Failure> {
+    let kind = op.kind();
+    let (op, repeat) = match op {
+        Op::Like(like) => (CounterOp::Like { target: like.target, on: like.on }, Repeat::Harmless),
+        Op::Count(count) => {
+            let repeat = if count.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
+            let (target, counter) = (count.target, count.counter);
+            (CounterOp::Count { target, counter, by: count.by, key: count.key }, repeat)
+        }
+        Op::Comment(comment) => {
+            let repeat = if comment.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
+            let (target, text, key) = (comment.target, comment.text, comment.key);
+            (CounterOp::Comment { target, text, key, moderated: rules.moderated }, repeat)
+        }
+        _ => return Err(Failure::new(ErrorCode::UnknownOp, format!("{} is not offered", kind.as_str()))),
+    };
+    let command = Command {
+        room: room.to_string(),
+        user: user.to_owned(),
+        history: History { size: rules.history.size, ttl: rules.history.ttl },
+        epoch_candidate: random::epoch(),
+        op,
+    };
+    Ok(match node.backend.call(repeat, node.backend.counter.apply(command)).await? {
+        Outcome::Like { value, on, version } => Answer::Like { value, on, version },
+        Outcome::Count { value, version } => Answer::Count { value, version },
+        Outcome::Comment { comment, pending, version, at } => Answer::Comment { comment, pending, version, at },
+    })
+}

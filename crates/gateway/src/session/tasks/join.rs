@@ -1,0 +1,121 @@
+//! Joining: seat first, then the subscription proven live, then the log; so nothing falls between past and live.
+
+use std::rc::Rc;
+
+use roomcast_core::{
+    limits::Cap,
+    permission::{Audience, Identity, Rules},
+};
+use roomcast_protocol::{CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame};
+
+use super::{Change, Done};
+use crate::{
+    backend::Repeat,
+    broker::{Page, Range},
+    conn::{Conn, Seat},
+    node::now,
+    pump::Note,
+    session::encode,
+    worker::Worker,
+};
+
+/// Counter values told with a join.
+const MAX_COUNTS: usize = 1_000;
+
+pub(super) struct Request {
+    pub(super) room: RoomName,
+    pub(super) rules: Rules,
+    pub(super) since: Option<Position>,
+    pub(super) recent: usize,
+}
+
+pub(super) async fn join(worker: &Rc<Worker>, conn: &Rc<Conn>, who: &Identity, id: Option<u64>, request: Request) -> Done {
+    // Who joins again starts again: from the position it names.
+    let again = worker.leave(conn, &request.room);
+    match try_join(worker, conn, who, id, &request).await {
+        Ok(()) => Done { answer: None, change: Change::Joined(request.room), close: None },
+        Err(failure) => {
+            worker.leave(conn, &request.room);
+            let done = Done::failed(id, failure);
+            if again { done.with(Change::Lost(request.room)) } else { done }
+        }
+    }
+}
+
+async fn try_join(
+    worker: &Rc<Worker>,
+    conn: &Rc<Conn>,
+    who: &Identity,
+    id: Option<u64>,
+    request: &Request,
+) -> Result<(), Failure> {
+    let node = &worker.node;
+    let Request { room, rules, since, recent } = request;
+    make_room_for(worker, room)?;
+    let guarded = rules.audience == Audience::AdminsOnly;
+    let seat = worker.hub.borrow_mut().enter(room, guarded, conn, now().instant).map_err(|_full| {
+        Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may")
+    })?;
+    node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
+    let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
+    let range = match since {
+        Some(since) => Range::Since(since.clone(), usize::try_from(rules.history.size).unwrap_or(usize::MAX).max(1)),
+        None => Range::Recent(*recent),
+    };
+    let backend = &node.backend;
+    let page = backend.call(Repeat::Harmless, backend.broker.history(room, &range, rules.history));
+    let counts = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
+    let presence = async {
+        match counted {
+            Some(counted) => counted.await.unwrap_or_else(|_| node.presence.local(room)),
+            None => PresenceCount::default(),
+        }
+    };
+    let (page, counts, presence) = tokio::join!(page, counts, presence);
+    let (page, counts) = (page?, counts?);
+    let tail = page.tail.clone();
+    // The pump hears where the log stood, so that a loss before the first live event is a gap too.
+    let _stopping = node.notes.send(Note::Tail(room.clone(), tail.clone()));
+    answer(worker, conn, id, &seat, joined(page, since.is_some(), counts, presence), tail)
+}
+
+fn answer(worker: &Worker, conn: &Conn, id: Option<u64>, seat: &Seat, joined: Joined, tail: Position) -> Result<(), Failure> {
+    let frame = id.map(|id| ServerFrame::Ok { id, ok: Answer::Joined(Box::new(joined)) });
+    let item = frame.as_ref().and_then(|frame| encode(conn.codec, frame));
+    worker.hub.borrow_mut().activate(seat, tail, item).map_err(|_overrun| {
+        Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250)
+    })
+}
+
+fn joined(page: Page, asked_since: bool, counts: Vec<roomcast_counter::Update>, presence: PresenceCount) -> Joined {
+    let recovered = page.complete || !asked_since;
+    let value = |update: roomcast_counter::Update| CounterValue {
+        target: update.target,
+        counter: update.counter,
+        value: update.value,
+        version: update.version,
+    };
+    Joined {
+        epoch: page.tail.epoch,
+        offset: page.tail.offset,
+        recovered,
+        // Half of what was missed is no help: who is told `false` reloads.
+        events: if recovered { page.events } else { Vec::new() },
+        presence,
+        counts: counts.into_iter().take(MAX_COUNTS).map(value).collect(),
+    }
+}
+
+/// A room that is new on this node needs a place among `limits.rooms_per_node`: the room that was empty longest
+/// gives way.
+fn make_room_for(worker: &Worker, room: &RoomName) -> Result<(), Failure> {
+    let node = &worker.node;
+    let cap: Cap = node.terms.limits.rooms_per_node;
+    if node.interest.contains(room) || cap.admits(node.interest.len() as u64) {
+        return Ok(());
+    }
+    if worker.evict_idle() || node.evict_elsewhere(worker.id as usize) {
+        return Ok(());
+    }
+    Err(Failure::new(ErrorCode::TooManyRooms, "this node holds as many rooms as it may"))
+}

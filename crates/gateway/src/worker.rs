@@ -1,0 +1,264 @@
+//! One worker: a thread with its own runtime, listener, sessions and rooms. A session never leaves it.
+
+use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::{Arc, atomic::Ordering::Relaxed}, thread, time::Duration};
+
+use roomcast_protocol::{CloseCode, PresenceCount, RoomName};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot, watch},
+    task::LocalSet,
+    time::{Instant, interval, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    broker::Control,
+    conn::{Conn, Order},
+    drain::{self, Phase},
+    http,
+    hub::{self, Delivery, Hub},
+    interest::WorkerId,
+    node::{Node, now},
+    pump::Word,
+};
+
+/// Requests that are not WebSockets yet; beyond, the kernel's backlog waits.
+const MAX_HANDSHAKES: usize = 4_096;
+/// How often empty rooms are looked at.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// After an accept failed for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Deliveries taken in one go before the flusher gets its turn.
+const DELIVERY_BATCH: usize = 256;
+
+/// What a worker's sessions share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub id: WorkerId,
+    /// What all workers share.
+    pub node: Arc<Node>,
+    /// Its rooms.
+    pub hub: RefCell<Hub>,
+    /// Its tasks.
+    pub tasks: TaskTracker,
+}
+
+/// What a worker thread is given.
+pub struct Start {
+    /// Its number.
+    pub id: WorkerId,
+    /// What all workers share.
+    pub node: Arc<Node>,
+    /// Its own listener on the shared port.
+    pub listener: std::net::TcpListener,
+    /// Pushes for its rooms.
+    pub deliveries: mpsc::Receiver<Delivery>,
+    /// Everything else.
+    pub words: mpsc::UnboundedReceiver<Word>,
+    /// What is served besides WebSockets.
+    pub routes: axum::Router,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
+/// Starts a worker's thread.
+pub fn spawn(start: Start) -> io::Result<thread::JoinHandle<io::Result<()>>> {
+    let name = format!("worker-{}", start.id);
+    thread::Builder::new().name(name).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = LocalSet::new().block_on(&runtime, run(start));
+        runtime.shutdown_timeout(Duration::from_millis(100));
+        result
+    })
+}
+
+async fn run(start: Start) -> io::Result<()> {
+    let Start { id, node, listener, deliveries, words, routes, stop } = start;
+    let listener = TcpListener::from_std(listener)?;
+    let limits = &node.terms.limits;
+    let hub = RefCell::new(Hub::new(limits.members_per_room, limits.idle_room_ttl));
+    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new() });
+    let upkeep = [
+        worker.tasks.spawn_local(flush(worker.clone())),
+        worker.tasks.spawn_local(receive(worker.clone(), deliveries, words)),
+        worker.tasks.spawn_local(keep_house(worker.clone())),
+        worker.tasks.spawn_local(drain_when_told(worker.clone(), worker.node.phase.clone())),
+    ];
+    accept(&worker, &listener, &routes, &stop).await;
+    drop(listener);
+    worker.close_all(CloseCode::Restart);
+    for task in upkeep {
+        task.abort();
+    }
+    worker.tasks.close();
+    worker.tasks.wait().await;
+    Ok(())
+}
+
+async fn accept(worker: &Rc<Worker>, listener: &TcpListener, routes: &axum::Router, stop: &CancellationToken) {
+    let handshakes = Arc::new(tokio::sync::Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = async {
+                // The semaphore is never closed.
+                let permit = handshakes.clone().acquire_owned().await.ok();
+                (listener.accept().await, permit)
+            } => accepted,
+        };
+        match accepted {
+            (Ok((stream, peer)), permit) => {
+                let serve = http::serve(worker.clone(), stream, peer, routes.clone(), permit, stop.clone());
+                worker.tasks.spawn_local(serve);
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn flush(worker: Rc<Worker>) {
+    hub::flush(&worker.hub, now).await;
+}
+
+/// Takes what the control thread hands over.
+async fn receive(worker: Rc<Worker>, mut deliveries: mpsc::Receiver<Delivery>, mut words: mpsc::UnboundedReceiver<Word>) {
+    let mut batch = Vec::with_capacity(DELIVERY_BATCH);
+    loop {
+        tokio::select! {
+            n = deliveries.recv_many(&mut batch, DELIVERY_BATCH) => {
+                if n == 0 {
+                    return;
+                }
+                let mut hub = worker.hub.borrow_mut();
+                for delivery in batch.drain(..) {
+                    hub.deliver(delivery);
+                }
+            }
+            Some(word) = words.recv() => match word {
+                Word::Control(control) => worker.obey(&control),
+                Word::EvictIdle => { worker.evict_idle(); }
+            },
+        }
+        // The flusher runs now: this task must not starve it.
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn keep_house(worker: Rc<Worker>) {
+    let mut tick = interval(HOUSEKEEPING);
+    loop {
+        tick.tick().await;
+        let expired = worker.hub.borrow_mut().expire(now().instant);
+        for room in expired {
+            worker.node.interest.release(&room, worker.id);
+        }
+        worker.note_idle();
+    }
+}
+
+/// When the node drains: every client is told when to come back elsewhere, and is closed at that time.
+async fn drain_when_told(worker: Rc<Worker>, mut phase: watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
+        return;
+    }
+    let conns: Vec<Rc<Conn>> = worker.hub.borrow().conns().cloned().collect();
+    let start = Instant::now();
+    let mut schedule: Vec<(Duration, Rc<Conn>)> = drain::spread(worker.node.config.drain.spread, conns);
+    for (after, conn) in &schedule {
+        let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        conn.order(Order::GoAway { retry_ms });
+    }
+    schedule.sort_by_key(|(after, _)| *after);
+    for (after, conn) in schedule {
+        sleep_until(start + after).await;
+        conn.order(Order::Close(CloseCode::Restart));
+    }
+    // Who slipped in while the phase changed.
+    worker.close_all(CloseCode::Restart);
+}
+
+impl Worker {
+    /// Takes a connection's seat away, and its presence with it. Whether it had one.
+    pub fn leave(&self, conn: &Conn, room: &RoomName) -> bool {
+        let Some(seat) = self.hub.borrow_mut().leave(conn, room, now().instant) else { return false };
+        if let Some(user) = &seat.present {
+            self.node.presence.leave(room, user);
+        }
+        self.note_idle();
+        true
+    }
+
+    /// Takes all seats away.
+    pub fn leave_all(&self, conn: &Conn) {
+        let rooms: Vec<_> = conn.seats.borrow().iter().map(|seat| seat.name.clone()).collect();
+        for room in rooms {
+            self.leave(conn, &room);
+        }
+    }
+
+    /// Counts a connection as present in a room where it has a seat.
+    pub fn appear(&self, conn: &Conn, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<PresenceCount> {
+        if let Some(seat) = conn.seats.borrow_mut().iter_mut().find(|seat| seat.name == *room) {
+            seat.present = Some(user.clone());
+        }
+        self.node.presence.join(room, user)
+    }
+
+    /// Gives up the room that was empty longest. Whether there was one.
+    pub fn evict_idle(&self) -> bool {
+        let Some(room) = self.hub.borrow_mut().evict() else { return false };
+        self.node.interest.release(&room, self.id);
+        self.note_idle();
+        true
+    }
+
+    fn note_idle(&self) {
+        if let Some(idle) = self.node.idle_rooms.get(self.id as usize) {
+            idle.store(self.hub.borrow().idle(), Relaxed);
+        }
+    }
+
+    fn obey(&self, control: &Control) {
+        match control {
+            Control::Disconnect { user, session, ip } => {
+                let hub = self.hub.borrow();
+                let meant = |conn: &&Rc<Conn>| {
+                    let is_user = user.as_deref().is_some_and(|user| conn.user.borrow().as_deref() == Some(user));
+                    is_user || session.as_deref() == Some(&*conn.id) || *ip == Some(conn.ip)
+                };
+                for conn in hub.conns().filter(meant) {
+                    conn.order(Order::Close(CloseCode::Disconnected));
+                }
+            }
+            Control::NodesChanged => {}
+        }
+    }
+
+    fn close_all(&self, code: CloseCode) {
+        for conn in self.hub.borrow().conns() {
+            conn.order(Order::Close(code));
+        }
+    }
+}
+
+/// A listener of its own on a port that all workers share: the kernel spreads connections over them.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4_096)?;
+    Ok(socket.into())
+}
+
+/// Small frames leave at once: the flusher batches already.
+pub fn tune(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY could not be set");
+    }
+}
