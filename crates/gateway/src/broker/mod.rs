@@ -1,13 +1,163 @@
 //! How events travel between nodes: one face over the in-process bus and Redis.
 //!
 //! A broker stores a room's events in order, and tells every node that is subscribed to the room. It never
-//! imports the hub: what arrives is handed out through [`Broker::feed`].
+//! imports the hub: what arrives is handed out through [`Broker::take_feed`]. It does not repair what was lost on
+//! the way; it says [`Feed::Interrupted`], and the reader fills the gap from [`Broker::history`].
 
-use std::sync::Arc;
+mod feed;
+pub mod local;
+mod payload;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use roomcast_core::permission::HistoryRules;
 use roomcast_protocol::{CounterValue, Data, Event, Member, Position, PresenceCount, RoomName};
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use local::LocalBroker;
+
+/// Events that one [`Page`] holds at most, whatever was asked for: what comes after is on the next page.
+pub const MAX_PAGE: usize = 10_000;
+/// Members that one page of [`Broker::presence_members`] holds at most.
+pub const MAX_MEMBERS: usize = 1_000;
+
+/// One node's handle on the broker: cheap to clone, usable from any thread and runtime.
+#[derive(Debug, Clone)]
+pub enum Broker {
+    /// The in-process bus.
+    Local(LocalBroker),
+}
+
+/// Does the same on whichever broker it is.
+macro_rules! each {
+    ($self:ident, $broker:ident => $call:expr) => {
+        match $self {
+            Broker::Local($broker) => $call,
+        }
+    };
+}
+
+impl Broker {
+    /// Appends an event to the room's log and tells all subscribers, in one step.
+    ///
+    /// [`BrokerError::Unavailable`] with `maybe_applied` leaves its fate open: with a `key` it may be sent again.
+    pub async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
+        each!(self, broker => broker.publish(publication).await)
+    }
+
+    /// Tells all subscribers something that is not kept.
+    pub async fn signal(
+        &self,
+        room: &RoomName,
+        event: &str,
+        data: &Data,
+        from: Option<&str>,
+    ) -> Result<(), BrokerError> {
+        each!(self, broker => broker.signal(room, event, data, from).await)
+    }
+
+    /// Reads a part of the room's past together with where its log stands, in one step. A room without a log gets
+    /// its epoch here. With [`Range::Since`] at least one event is read where there is one; never more than
+    /// [`MAX_PAGE`].
+    pub async fn history(
+        &self,
+        room: &RoomName,
+        range: &Range,
+        history: HistoryRules,
+    ) -> Result<Page, BrokerError> {
+        each!(self, broker => broker.history(room, range, history).await)
+    }
+
+    /// Where the logs of these rooms stand, in the order asked; none for a room without a log. Keeps the positions
+    /// of quiet rooms from expiring.
+    pub async fn tails(&self, rooms: &[RoomName]) -> Result<Vec<Option<Position>>, BrokerError> {
+        each!(self, broker => broker.tails(rooms).await)
+    }
+
+    /// Subscribes this node to a room. Returns only when what is published from now on is certain to arrive.
+    pub async fn subscribe(&self, room: &RoomName) -> Result<(), BrokerError> {
+        each!(self, broker => broker.subscribe(room).await)
+    }
+
+    /// Ends the subscription. What is on its way may still arrive.
+    pub async fn unsubscribe(&self, room: &RoomName) -> Result<(), BrokerError> {
+        each!(self, broker => broker.unsubscribe(room).await)
+    }
+
+    /// What arrives for this node, in the order received. Given out once.
+    ///
+    /// It is bounded: what a slow reader has no room for is dropped and counted, and [`Feed::Interrupted`] stands
+    /// in its place. Controls are kept aside and follow later.
+    pub fn take_feed(&self) -> Option<mpsc::Receiver<Feed>> {
+        each!(self, broker => broker.take_feed())
+    }
+
+    /// Tells every node, this one included.
+    pub async fn control(&self, control: &Control) -> Result<(), BrokerError> {
+        each!(self, broker => broker.control(control).await)
+    }
+
+    /// Renews this node's lease and tells its figures; answers with every live node, ordered by id. A change in the
+    /// set of live nodes, and the loss of this node's own lease, is told as [`Control::NodesChanged`]: counts have to
+    /// be looked at again, and presence told anew with `replace`.
+    pub async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
+        each!(self, broker => broker.heartbeat(report).await)
+    }
+
+    /// Gives up this node's lease and presence, at a clean stop.
+    pub async fn goodbye(&self) -> Result<(), BrokerError> {
+        each!(self, broker => broker.goodbye().await)
+    }
+
+    /// Tells who of this node is in the room, and pushes the new counts to all subscribers unless that happened less
+    /// than `interval` ago.
+    pub async fn presence_update(
+        &self,
+        room: &RoomName,
+        update: &PresenceUpdate,
+        interval: Duration,
+    ) -> Result<PresenceState, BrokerError> {
+        each!(self, broker => broker.presence_update(room, update, interval).await)
+    }
+
+    /// One page of the room's members over all live nodes, by user id: those after `cursor`, at most `limit` and
+    /// never more than [`MAX_MEMBERS`].
+    pub async fn presence_members(
+        &self,
+        room: &RoomName,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Members, BrokerError> {
+        each!(self, broker => broker.presence_members(room, cursor, limit).await)
+    }
+
+    /// Removes what the broker keeps of the room, starts a new epoch, and tells the members.
+    pub async fn end_room(&self, room: &RoomName, reason: &str) -> Result<Position, BrokerError> {
+        each!(self, broker => broker.end_room(room, reason).await)
+    }
+
+    /// How the broker is.
+    pub fn health(&self) -> Health {
+        each!(self, broker => broker.health())
+    }
+}
+
+/// How the broker is, as seen from this node.
+#[derive(Debug, Clone, Copy)]
+pub struct Health {
+    /// Whether commands are answered and what is published arrives.
+    pub usable: bool,
+    /// Since when `usable` is what it is.
+    pub since: Instant,
+    /// How often the subscription was lost and stands again.
+    pub reconnects: u64,
+    /// How long the last probe took from this node through the broker and back.
+    pub last_lag: Option<Duration>,
+}
 
 /// What is to be published.
 #[derive(Debug, Clone)]
@@ -169,4 +319,18 @@ pub enum BrokerError {
     /// The broker answered what it never should.
     #[error("the broker answered nonsense: {0}")]
     Internal(Arc<str>),
+}
+
+impl BrokerError {
+    /// Nothing was sent, nothing was applied.
+    pub(crate) fn refused(cause: &str) -> Self {
+        Self::Unavailable { maybe_applied: false, cause: cause.into() }
+    }
+}
+
+/// A candidate for a room's epoch: 64 random bits, so that no two lives of a log are taken for one.
+pub(crate) fn new_epoch() -> Result<String, BrokerError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| BrokerError::Internal(error.to_string().into()))?;
+    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
 }

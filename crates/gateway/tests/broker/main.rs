@@ -1,0 +1,5 @@
+//! What every broker promises, shown over the in-process bus and over a real Redis; and what only Redis can suffer.
+
+mod contract;
+mod local;
+mod world;
