@@ -97,12 +97,12 @@ async fn a_read_only_replica_refuses_the_whole_step() {
 #[tokio::test]
 async fn silence_leaves_doubt_and_the_key_makes_the_retry_safe() {
     let mut stage = Stage::redis().await;
-    let node = impatient(&mut stage, 50).await;
+    let node = impatient(&mut stage, 100).await;
     let op = || command("ann", count("p/1", "view", 1, Some("k")));
-    raw(stage.client(), &["CLIENT", "PAUSE", "300", "WRITE"]).await;
+    raw(stage.client(), &["CLIENT", "PAUSE", "1000", "WRITE"]).await;
     assert!(doubt(node.apply(op()).await), "it will run when the pause ends");
     // Reads change nothing, whatever becomes of them.
-    raw(stage.client(), &["CLIENT", "PAUSE", "300", "ALL"]).await;
+    raw(stage.client(), &["CLIENT", "PAUSE", "1000", "ALL"]).await;
     assert!(!doubt(node.counters(ROOM, None).await));
     let outcome = stage.did("ann", count("p/1", "view", 1, Some("k"))).await;
     assert!(matches!(outcome, Outcome::Count { value: 1, .. }), "{outcome:?}");
