@@ -1,6 +1,8 @@
 //! What a client says: one frame is one operation.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{Data, Epoch, Offset, Position, RoomName};
 
@@ -311,12 +313,34 @@ bodies! {
 }
 
 /// The position after which a client wants events.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Since {
     /// The epoch of the join reply or the last `reset`.
     pub epoch: Epoch,
     /// The offset of the last event seen.
     pub offset: Offset,
+}
+
+impl<'de> Deserialize<'de> for Since {
+    /// Reads an object only: the derived reader would take an array as well.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(SinceVisitor)
+    }
+}
+
+struct SinceVisitor;
+
+impl<'de> de::Visitor<'de> for SinceVisitor {
+    type Value = Since;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of epoch and offset")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Since, A::Error> {
+        let position = Position::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        Ok(Since { epoch: position.epoch, offset: position.offset })
+    }
 }
 
 impl From<Since> for Position {

@@ -61,13 +61,39 @@ impl Data {
     }
 
     fn from_raw(raw: Box<RawValue>) -> Result<Self, DataError> {
-        check(raw.get())?;
+        check(raw.get(), MAX_DEPTH)?;
         Ok(Self(raw))
+    }
+
+    /// Reads a value that holds `data` further in, as an answer's `ok` does, and so nests deeper.
+    pub(crate) fn deserialize_around<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Self>, D::Error> {
+        deserialize(deserializer, MAX_DEPTH + 8).map(Some)
+    }
+
+    /// Reads a value that is there, so that `null` is told from nothing at all.
+    pub(crate) fn deserialize_some<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Self>, D::Error> {
+        deserialize(deserializer, MAX_DEPTH).map(Some)
     }
 }
 
+fn deserialize<'de, D: Deserializer<'de>>(deserializer: D, max_depth: usize) -> Result<Data, D::Error> {
+    if deserializer.is_human_readable() {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        check(raw.get(), max_depth).map_err(de::Error::custom)?;
+        return Ok(Data(raw));
+    }
+    let mut json = String::new();
+    let writer = JsonWriter { json: &mut json, depth_left: max_depth };
+    de::DeserializeSeed::deserialize(writer, deserializer)?;
+    RawValue::from_string(json).map(Data).map_err(de::Error::custom)
+}
+
 /// Walks over a syntactically valid JSON text once.
-fn check(json: &str) -> Result<(), DataError> {
+fn check(json: &str, max_depth: usize) -> Result<(), DataError> {
     let bytes = json.as_bytes();
     let mut depth = 0;
     let mut at = 0;
@@ -75,7 +101,7 @@ fn check(json: &str) -> Result<(), DataError> {
         at = match byte {
             b'{' | b'[' => {
                 depth += 1;
-                if depth > MAX_DEPTH {
+                if depth > max_depth {
                     return Err(DataError::Depth);
                 }
                 at + 1
@@ -161,20 +187,14 @@ impl Serialize for Data {
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            return Self::from_raw(Box::<RawValue>::deserialize(deserializer)?).map_err(de::Error::custom);
-        }
-        let mut json = String::new();
-        let writer = JsonWriter { json: &mut json, depth: 0 };
-        de::DeserializeSeed::deserialize(writer, deserializer)?;
-        RawValue::from_string(json).map(Self).map_err(de::Error::custom)
+        deserialize(deserializer, MAX_DEPTH)
     }
 }
 
 /// Writes whatever a self-describing format holds as JSON text.
 struct JsonWriter<'a> {
     json: &'a mut String,
-    depth: usize,
+    depth_left: usize,
 }
 
 impl JsonWriter<'_> {
@@ -188,10 +208,8 @@ impl JsonWriter<'_> {
     }
 
     fn deeper<E: de::Error>(&mut self) -> Result<JsonWriter<'_>, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom(DataError::Depth));
-        }
-        Ok(JsonWriter { json: self.json, depth: self.depth + 1 })
+        let depth_left = self.depth_left.checked_sub(1).ok_or_else(|| E::custom(DataError::Depth))?;
+        Ok(JsonWriter { json: self.json, depth_left })
     }
 }
 
@@ -257,16 +275,43 @@ impl<'de> de::Visitor<'de> for JsonWriter<'_> {
     }
 
     fn visit_map<A: de::MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        self.deeper::<A::Error>()?;
         let mut separator = "";
         self.json.push('{');
-        while let Some(key) = entries.next_key::<String>()? {
-            self.json.push_str(separator);
-            Self::push_string(self.json, &key)?;
-            self.json.push(':');
+        while entries.next_key_seed(KeyWriter { json: self.json, separator })?.is_some() {
             entries.next_value_seed(self.deeper()?)?;
             separator = ",";
         }
         self.json.push('}');
+        Ok(())
+    }
+}
+
+/// Writes a key and its colon: strings only, where serde's own reader would take bytes as well.
+struct KeyWriter<'a> {
+    json: &'a mut String,
+    separator: &'static str,
+}
+
+impl<'de> de::DeserializeSeed<'de> for KeyWriter<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl de::Visitor<'_> for KeyWriter<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string as key")
+    }
+
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<(), E> {
+        self.json.push_str(self.separator);
+        JsonWriter::push_string(self.json, key)?;
+        self.json.push(':');
         Ok(())
     }
 }
@@ -307,11 +352,13 @@ mod tests {
     #[test]
     fn messagepack_that_json_lacks_is_refused() {
         for bad in [
-            &[0xc4, 1, 0][..],                     // bytes
-            &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0], // NaN
-            &[0x81, 1, 2],                         // an integer as key
-            &[0xd4, 1, 2],                         // extension type
-            &[0x91; 70],                           // deeper than allowed
+            &[0xc4, 1, 0][..],                          // bytes
+            &[0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0],      // NaN
+            &[0x81, 1, 2],                              // an integer as key
+            &[0x81, 0xc4, 1, b'a', 2],                  // bytes as key
+            &[[0x91; 64].as_slice(), &[0x80]].concat(), // an empty map, one level too deep
+            &[0xd4, 1, 2],                              // extension type
+            &[0x91; 70],                                // deeper than allowed
         ] {
             assert!(rmp_serde::from_slice::<Data>(bad).is_err(), "{bad:x?}");
         }

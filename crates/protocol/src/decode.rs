@@ -2,11 +2,14 @@
 //!
 //! The head is read leniently, so that even a frame with wrong fields is answered under its own `id`.
 
-use std::{fmt, io::Cursor};
+use std::io::Cursor;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
-use crate::{ClientFrame, Epoch, ErrorCode, MAX_SAFE_INTEGER, Op, OpKind, RoomName};
+use crate::{
+    ClientFrame, Epoch, ErrorCode, MAX_SAFE_INTEGER, Op, OpKind, RoomName,
+    head::{Head, Scalar},
+};
 
 const MAX_EVENT_NAME: usize = 128;
 const MAX_KEY: usize = 128;
@@ -21,7 +24,7 @@ pub struct DecodeError {
     pub id: Option<u64>,
     /// The code to answer.
     pub code: ErrorCode,
-    /// The sentence to answer; it quotes at most 64 characters of the frame.
+    /// The sentence to answer, at most some 300 characters; what it quotes of the frame is cut off.
     pub message: String,
 }
 
@@ -91,16 +94,8 @@ impl Decoder {
             code: ErrorCode::UnknownOp,
             message: format!("there is no op {:?}", shorten(name)),
         })?;
-        if let Scalar::Text(room) = &head.room {
-            RoomName::parse(room).map_err(|error| DecodeError {
-                id,
-                code: ErrorCode::BadRoom,
-                message: error.to_string(),
-            })?;
-        }
-        let op =
-            body(kind).map_err(|message| bad_frame(id, format!("{name}: {}", shorten_to(&message, 200))))?;
-        check_texts(&op).map_err(|message| bad_frame(id, format!("{name}: {message}")))?;
+        let op = body(kind).map_err(|message| refusal(id, name, &head.room, &message))?;
+        check_bounds(&op).map_err(|message| bad_frame(id, format!("{name}: {message}")))?;
         Ok(ClientFrame { id, op })
     }
 }
@@ -111,8 +106,19 @@ fn unpacker(bytes: &[u8]) -> rmp_serde::Deserializer<rmp_serde::decode::ReadRead
     from
 }
 
-/// Bounds on texts that every operation shares; the counter crate checks its own.
-fn check_texts(op: &Op) -> Result<(), &'static str> {
+/// A frame whose fields can't be read: the room's name is told apart, everything else is a bad frame. An
+/// operation that has no room ignores one, however malformed, as it ignores any field it doesn't know.
+fn refusal(id: Option<u64>, op: &str, room: &Scalar, message: &str) -> DecodeError {
+    if let Scalar::Text(room) = room
+        && let Err(error) = RoomName::parse(room)
+    {
+        return DecodeError { id, code: ErrorCode::BadRoom, message: error.to_string() };
+    }
+    bad_frame(id, format!("{op}: {}", shorten_to(message, 200)))
+}
+
+/// Bounds on texts and numbers that operations share; the counter crate checks its own.
+fn check_bounds(op: &Op) -> Result<(), &'static str> {
     let (event, key, since) = match op {
         Op::Publish(op) => (Some(&op.event), op.key.as_ref(), None),
         Op::Signal(op) => (Some(&op.event), None, None),
@@ -134,6 +140,15 @@ fn check_texts(op: &Op) -> Result<(), &'static str> {
     {
         return Err("since must be {epoch, offset} as a join or reset told it");
     }
+    let number = match op {
+        Op::History(op) => op.before,
+        Op::Moderate(op) => Some(op.version),
+        Op::Put(op) => Some(op.version),
+        _ => None,
+    };
+    if number.is_some_and(|number| number > MAX_SAFE_INTEGER) {
+        return Err("integers go up to 2^53-1");
+    }
     if let Op::History(op) = op
         && op.since.is_some()
         && op.before.is_some()
@@ -153,87 +168,4 @@ fn shorten(text: &str) -> &str {
 
 fn shorten_to(text: &str, max: usize) -> &str {
     text.char_indices().nth(max).map_or(text, |(end, _)| &text[..end])
-}
-
-#[derive(Deserialize)]
-struct Head {
-    #[serde(default)]
-    id: Scalar,
-    #[serde(default)]
-    op: Scalar,
-    #[serde(default)]
-    room: Scalar,
-}
-
-impl Head {
-    fn id(&self) -> Option<u64> {
-        match self.id {
-            Scalar::Integer(id @ 1..=MAX_SAFE_INTEGER) => Some(id),
-            _ => None,
-        }
-    }
-}
-
-/// A field that is read whatever it holds, and judged afterwards.
-#[derive(Default)]
-enum Scalar {
-    #[default]
-    Absent,
-    Integer(u64),
-    Text(String),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
-
-struct ScalarVisitor;
-
-impl<'de> de::Visitor<'de> for ScalarVisitor {
-    type Value = Scalar;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar::Integer(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-        Ok(u64::try_from(value).map_or(Scalar::Other, Scalar::Integer))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-        Ok(Scalar::Text(text.to_owned()))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_bytes<E>(self, _: &[u8]) -> Result<Scalar, E> {
-        Ok(Scalar::Other)
-    }
-
-    fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
-        while seq.next_element::<de::IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
-
-    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
-        while map.next_entry::<de::IgnoredAny, de::IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
 }

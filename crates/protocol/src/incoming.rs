@@ -18,12 +18,13 @@ pub enum IncomingError {
 }
 
 /// A server frame, read.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Incoming {
     /// The number of the client frame that this answers.
     pub id: Option<u64>,
     /// The answer.
+    #[serde(deserialize_with = "Data::deserialize_around")]
     pub ok: Option<Data>,
     /// The failure.
     pub error: Option<IncomingFailure>,
@@ -33,7 +34,8 @@ pub struct Incoming {
     pub room: Option<String>,
     /// The event's kind.
     pub event: Option<String>,
-    /// The payload.
+    /// The payload; `null` is one, too.
+    #[serde(deserialize_with = "Data::deserialize_some")]
     pub data: Option<Data>,
     /// The event's number.
     pub offset: Option<Offset>,

@@ -9,6 +9,7 @@ mod code;
 mod codec;
 mod data;
 mod decode;
+mod head;
 mod incoming;
 mod name;
 mod position;
@@ -17,7 +18,7 @@ mod ws;
 
 pub use client::{
     Claim, ClientFrame, Comment, Confirm, Connect, Count, DocGet, DocPut, History, Join, Leave, Like,
-    Moderate, Op, OpKind, Presence, Publish, Refresh, Release, Reserve, Signal, Since, Upload,
+    Moderate, Op, OpKind, Ping, Presence, Publish, Refresh, Release, Reserve, Signal, Since, Upload,
 };
 pub use code::{CloseCode, ErrorCode};
 pub use codec::{Codec, EncodeError, Message, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};

@@ -76,8 +76,8 @@ mod tests {
     fn lengths_use_the_shortest_form() {
         assert_eq!(&server_frame(Opcode::Text, b"hi")[..], b"\x81\x02hi");
         assert_eq!(&server_frame(Opcode::Binary, &[0; 126])[..4], &[0x82, 126, 0, 126]);
-        assert_eq!(server_frame(Opcode::Binary, &[0; 65535]).len(), 4 + 65535);
-        let large = server_frame(Opcode::Binary, &[7; 65536]);
+        assert_eq!(server_frame(Opcode::Binary, &vec![0; 65535]).len(), 4 + 65535);
+        let large = server_frame(Opcode::Binary, &vec![7; 65536]);
         assert_eq!(&large[..10], &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(large.len(), 10 + 65536);
     }
