@@ -123,8 +123,11 @@ export interface RoomEvents {
   joined: Position;
   /** Joined again after a lost connection, with nothing missed. */
   recovered: { readonly missed: number };
-  /** Continuity was lost: whatever was built from this room's events must be built anew. */
-  reset: { readonly reason: string };
+  /**
+   * Continuity was lost: whatever was built from this room's events must be built anew. With `rejoined` the recent
+   * events follow at once; without it, `reload` asks for them.
+   */
+  reset: { readonly reason: string; readonly rejoined: boolean };
   kicked: { readonly reason: string };
   error: Error;
 }

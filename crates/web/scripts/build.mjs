@@ -6,10 +6,12 @@ import { dirname, join, resolve } from "node:path";
 import { execFile } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { build } from "vite";
+import { build, minifySync } from "vite";
 import { photos } from "./photos.mjs";
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "..");
+
+const MSGPACK_LICENSE = join(ROOT, "node_modules/@msgpack/msgpack/LICENSE");
 
 /** One script: `from` is its entry, `to` its place in the output. */
 const SCRIPTS = [
@@ -45,8 +47,11 @@ async function buildScript({ from, to }) {
     },
   });
   const chunks = (Array.isArray(result) ? result : [result]).flatMap(({ output }) => output);
+  // What a served file contains of others' work keeps their notice.
+  const notice = isClient ? `/*!\nroomcast client (MIT OR Apache-2.0). Contains @msgpack/msgpack:\n${(await readFile(MSGPACK_LICENSE, "utf8")).trim()}\n*/\n` : "";
   if (chunks.length !== 1) throw new Error(`${from} should become one file, not ${chunks.map((chunk) => chunk.fileName).join(", ")}`);
-  return chunks[0].code;
+  // Library builds keep their white space; nobody reads these on the wire.
+  return `${notice}${minifySync(to, chunks[0].code, { module: true, codegen: { removeWhitespace: true } }).code}\n`;
 }
 
 async function put(out, name, text) {
