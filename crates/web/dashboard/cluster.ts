@@ -116,7 +116,8 @@ export class Cluster {
   /** Once a second: adds the present to the history behind the charts. */
   tick(now: number): Totals {
     const totals = this.totals(now);
-    this.history.push(totals);
+    // Before anything was heard there is no zero to show, only ignorance.
+    if (this.#lastHeard !== undefined) this.history.push(totals);
     if (this.history.length > HISTORY) this.history.shift();
     return totals;
   }

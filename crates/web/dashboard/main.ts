@@ -77,6 +77,7 @@ function open(token: string): void {
     clearInterval(clock);
     link.close();
   };
+  link.rc.connect();
 }
 
 need<HTMLFormElement>("gate-form").addEventListener("submit", (event) => {

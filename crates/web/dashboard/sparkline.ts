@@ -4,25 +4,24 @@ import { svg } from "../shared/dom";
 
 const W = 240;
 const H = 48;
+/** A young history is not stretched over the whole width: few points would look like a trend. */
+const LEAST_SLOTS = 30;
 
 export class Sparkline {
   readonly element: SVGSVGElement;
   readonly #line = svg("path", { class: "spark-line" });
   readonly #area = svg("path", { class: "spark-area" });
-  readonly #end = svg("circle", { class: "spark-end", r: 3 });
 
-  constructor(private readonly slots: number) {
-    this.element = svg("svg", { class: "spark", viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.#area, this.#line, this.#end);
+  constructor() {
+    this.element = svg("svg", { class: "spark", viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.#area, this.#line);
   }
 
   /** Newest last, right-aligned; 0 is always the floor, so that a flat line near the top does not look like a cliff. */
   draw(values: readonly number[]): void {
-    const d = sparkPath(values, this.slots, W, H - 6);
+    const slots = Math.max(values.length, LEAST_SLOTS);
+    const d = sparkPath(values, slots, W, H - 6);
     this.#line.setAttribute("d", d);
-    this.#area.setAttribute("d", d === "" ? "" : `${d}L${W} ${H}L${startX(values.length, this.slots, W)} ${H}Z`);
-    const [, y] = /(-?[\d.]+)$/.exec(d) ?? [];
-    this.#end.setAttribute("cx", String(W - 3));
-    this.#end.setAttribute("cy", y ?? String(-9));
+    this.#area.setAttribute("d", d === "" ? "" : `${d}L${W} ${H}L${startX(values.length, slots, W)} ${H}Z`);
   }
 }
 

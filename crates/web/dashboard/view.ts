@@ -2,7 +2,7 @@
 
 import { h, need, setText } from "../shared/dom";
 import { bytes, compact, count, duration, plural } from "../shared/words";
-import { type Cluster, HISTORY, type NodeView, type Totals } from "./cluster";
+import { type Cluster, type NodeView, type Totals } from "./cluster";
 import { Sparkline } from "./sparkline";
 
 interface Figure {
@@ -33,7 +33,7 @@ export class OverviewCards {
   readonly #parts = FIGURES.map((figure) => {
     const value = h("p", { class: "figure" }, "–");
     const note = h("p", { class: "figure-note" });
-    const spark = figure.chart ? new Sparkline(HISTORY) : undefined;
+    const spark = figure.chart ? new Sparkline() : undefined;
     const element = h("article", { class: spark ? "tile charted" : "tile" }, h("h3", {}, figure.name), value, note);
     if (spark) element.append(spark.element);
     return { figure, value, note, spark, element };

@@ -39,6 +39,7 @@ export function adminStrip(toast: (text: string) => void): void {
     body.replaceChildren(
       notificationPanel(mine.room, (title, live) => live && toast(`Admin notification: ${title}`)),
       h("button", { type: "button", class: "quiet", onclick: () => close("Signed out.") }, "Sign out"));
+    mine.rc.connect();
   };
 
   form.addEventListener("submit", (event) => {

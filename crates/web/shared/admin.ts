@@ -13,7 +13,10 @@ export interface AdminLink {
   close(): void;
 }
 
-/** Opens a connection with `token` and joins `admin`. `refused` is told why where that is final. */
+/**
+ * A connection that will show `token` and join `admin`, once the caller has it in hand and calls `rc.connect()`: the
+ * first state is told within that call. `refused` is told why where the hub's no is final.
+ */
 export function openAdmin(token: string, on: { state(state: State): void; joined(): void; refused(why: string): void }): AdminLink {
   const rc = new Roomcast({ token });
   const room = rc.room("admin", { recent: KEPT });
@@ -32,7 +35,6 @@ export function openAdmin(token: string, on: { state(state: State): void; joined
       refuse(`This token's role is “${rc.session?.role ?? "guest"}”; the admin room takes only “admin”.`);
     }
   });
-  rc.connect();
   return { rc, room, close };
 }
 

@@ -6,7 +6,7 @@ const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
 export const count = (value: number): string => whole.format(value);
-export const compact = (value: number): string => (value < 10_000 ? whole.format(Math.round(value * 10) / 10) : short.format(value));
+export const compact = (value: number): string => (value < 100 ? whole.format(Math.round(value * 10) / 10) : value < 10_000 ? whole.format(Math.round(value)) : short.format(value));
 export const plural = (value: number, one: string, many = `${one}s`): string => `${count(value)} ${value === 1 ? one : many}`;
 
 export function bytes(value: number): string {
