@@ -4,7 +4,7 @@
 import { Emitter } from "./emitter";
 import { RoomcastError } from "./errors";
 import type {
-  CallOptions, Count, Frame, HistoryReply, JoinReply, KeyedOptions, Position, Presence, PresenceReply, RoomEvent, RoomEvents,
+  CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvent, RoomEvents,
 } from "./types";
 
 /** Beyond so many counters in one room the longest known is forgotten; its next push brings it back. */
@@ -13,6 +13,8 @@ const MAX_COUNTS = 10_000;
 /** What a room needs of its client. */
 export interface RoomHost {
   call(op: string, fields: Frame, how: { room?: string; repeatable: boolean }, options?: CallOptions): Promise<unknown>;
+  /** Sends without asking for an answer. */
+  tell(op: string, fields: Frame): void;
   leave(state: RoomState): void;
   rejoin(state: RoomState): void;
 }
@@ -55,7 +57,7 @@ export class RoomState {
     // A listener may have asked for a reload, or left: then this answer is superseded.
     if (this.status !== "joined" || this.holders.size === 0) return;
     if (reply.presence) this.#presence(reply.presence);
-    for (const count of reply.counts ?? []) this.#count(count);
+    for (const count of reply.counts ?? []) this.counted(count);
     const missed = (reply.events ?? []).filter((event) => !resumed || event.offset > since.offset);
     for (const event of missed) this.emit("event", { ...event, replay: true });
     if (resumed) this.emit("recovered", { missed: missed.length });
@@ -73,7 +75,7 @@ export class RoomState {
     switch (frame.push) {
       case "event": return this.#event(frame as unknown as RoomEvent);
       case "signal": return this.emit("signal", frame as unknown as RoomEvents["signal"]);
-      case "count": return this.#count(frame as unknown as Count);
+      case "count": return this.counted(frame as unknown as Count);
       case "presence": return this.#presence(frame as unknown as Presence);
       case "reset":
         this.counts.clear();
@@ -94,10 +96,11 @@ export class RoomState {
     this.emit("event", { event, data, offset, at, ...(from === undefined ? {} : { from }), replay: false });
   }
 
-  #count({ target, counter, value, version }: Count): void {
+  /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
+  counted({ target, counter, value, version }: Count): void {
     const key = `${counter}\n${target}`;
     const known = this.counts.get(key);
-    if (known && known.version >= version) return;
+    if (typeof version !== "number" || (known && known.version >= version)) return;
     if (!known && this.counts.size >= MAX_COUNTS) {
       for (const oldest of this.counts.keys()) { this.counts.delete(oldest); break; }
     }
@@ -156,21 +159,31 @@ export class Room extends Emitter<RoomEvents> {
     return this.#keyed("publish", { event, data }, options) as Promise<Position>;
   }
 
+  /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+  signal(event: string, data: unknown = null): void {
+    if (this.isJoined) this.#host.tell("signal", { room: this.name, event, data });
+  }
+
   /** Sets or takes back this user's like; setting it twice is setting it once. */
-  like(target: string, on = true, options?: CallOptions): Promise<{ value: number; on: boolean }> {
-    return this.#call("like", { target, on }, options) as Promise<{ value: number; on: boolean }>;
+  async like(target: string, on = true, options?: CallOptions): Promise<LikeReply> {
+    const reply = (await this.#call("like", { target, on }, options)) as LikeReply;
+    this.#state.counted({ target, counter: "like", value: reply.value, version: reply.version });
+    return reply;
   }
 
   /** Adds `by` (1–100) to a counter. */
-  count(target: string, counter: string, by = 1, options: KeyedOptions = {}): Promise<{ value: number }> {
-    return this.#keyed("count", { target, counter, by }, options) as Promise<{ value: number }>;
+  async count(target: string, counter: string, by = 1, options: KeyedOptions = {}): Promise<CountReply> {
+    const reply = (await this.#keyed("count", { target, counter, by }, options)) as CountReply;
+    this.#state.counted({ target, counter, value: reply.value, version: reply.version });
+    return reply;
   }
 
-  comment(target: string, text: string, options: KeyedOptions = {}): Promise<Frame> {
-    return this.#keyed("comment", { target, text }, options) as Promise<Frame>;
+  comment(target: string, text: string, options: KeyedOptions = {}): Promise<CommentReply> {
+    return this.#keyed("comment", { target, text }, options) as Promise<CommentReply>;
   }
 
-  history(query: { since?: Position; before?: Position; limit: number }, options?: CallOptions): Promise<HistoryReply> {
+  /** Events after `since`, or before the offset `before`; oldest first either way. */
+  history(query: { since?: Position; before?: number; limit?: number } = {}, options?: CallOptions): Promise<HistoryReply> {
     return this.#call("history", query, options) as Promise<HistoryReply>;
   }
 

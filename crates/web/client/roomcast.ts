@@ -28,6 +28,7 @@ export class Roomcast extends Emitter<ClientEvents> {
   readonly #rooms = new Map<string, RoomState>();
   readonly #host: RoomHost = {
     call: (op, fields, how, options) => this.#call(op, fields, how, options),
+    tell: (op, fields) => this.#write({ op, ...fields }),
     leave: (state) => this.#leave(state),
     rejoin: (state) => this.#rejoin(state),
   };
@@ -85,7 +86,9 @@ export class Roomcast extends Emitter<ClientEvents> {
     if (!state) this.#rooms.set(name, (state = new RoomState(name)));
     if (options.recent !== undefined) state.recent = Math.max(state.recent ?? 0, options.recent);
     const room = new Room(state, this.#host);
-    if (this.session && (state.status === "wanted" || state.status === "failed")) this.#join(state);
+    // Who asks for a room anew may try again where an earlier holder was refused or removed.
+    if (state.status === "kicked" || state.status === "failed") state.status = "wanted";
+    if (this.session && state.status === "wanted") this.#join(state);
     return room;
   }
 
@@ -387,10 +390,15 @@ export class Roomcast extends Emitter<ClientEvents> {
   }
 
   #send(op: string, fields: Frame): number | undefined {
-    if (!this.#socket || this.#socket.readyState !== 1) return undefined;
-    const id = ++this.#lastId;
-    this.#socket.send(this.#codec.encode({ id, op, ...fields }));
-    return id;
+    const id = this.#lastId + 1;
+    if (!this.#write({ id, op, ...fields })) return undefined;
+    return (this.#lastId = id);
+  }
+
+  #write(frame: Frame): boolean {
+    if (!this.#socket || this.#socket.readyState !== 1) return false;
+    this.#socket.send(this.#codec.encode(frame));
+    return true;
   }
 
   #setState(state: State): void {

@@ -31,7 +31,7 @@ const cards = new Map(GALLERY.map((photo, i) => [photo.id, new Card(photo, {
   },
   async comment(id, text) {
     const reply = await room.comment(id, text);
-    return reply.pending || reply.status === "pending" ? "Thank you! It appears once a host has approved it." : undefined;
+    return reply.pending ? "Thank you! It appears once a host has approved it." : undefined;
   },
   nameOf: (user) => (user === me ? "You" : `Guest ${user.replace(/^guest[-_:]?/i, "").slice(-5)}`),
 }, i < 6)]));

@@ -52,8 +52,8 @@ export async function startFakeHub(port = 0) {
       if (name === "admin" && member.role !== "admin") throw { code: "forbidden", message: "only role admin may join admin" };
       const room = roomOf(name);
       room.members.add(member);
-      const recovered = since?.epoch === room.epoch;
-      const events = recovered ? room.log.filter(({ offset }) => offset > since.offset) : recent ? room.log.slice(-recent) : [];
+      const recovered = since === undefined || since.epoch === room.epoch;
+      const events = since && recovered ? room.log.filter(({ offset }) => offset > since.offset) : recent ? room.log.slice(-recent) : [];
       setTimeout(() => push(room, { push: "presence", ...presence(room) }), 30);
       return { epoch: room.epoch, offset: room.offset, recovered, events, presence: presence(room), counts: [...room.counts.values()] };
     },
@@ -68,15 +68,19 @@ export async function startFakeHub(port = 0) {
       const key = `${target} ${member.user}`;
       if ((room.likes.get(key) ?? false) !== on) count(room, target, "like", on ? 1 : -1);
       room.likes.set(key, on);
-      return { value: room.counts.get(`like ${target}`)?.value ?? 0, on };
+      const { value = 0, version = 0 } = room.counts.get(`like ${target}`) ?? {};
+      return { value, on, version };
     },
-    count: (_member, { room, target, counter, by }) => ({ value: count(roomOf(room), target, counter, by).value }),
+    count(_member, { room, target, counter, by }) {
+      const { value, version } = count(roomOf(room), target, counter, by);
+      return { value, version };
+    },
     comment(member, { room: name, target, text }) {
       const room = roomOf(name);
       const comment = hex(6);
       const { version } = count(room, target, "comment", 1);
       publish(room, "comment", { comment, target, text, user: member.user, at: Date.now(), version });
-      return { comment, version };
+      return { comment, pending: false, version, at: Date.now() };
     },
     ping: () => ({ now: Date.now() }),
     refresh: () => ({ expires_at: Date.now() + 3_600_000 }),
@@ -128,7 +132,9 @@ export async function startFakeHub(port = 0) {
     });
   });
 
+  let muted = false;
   const clock = setInterval(() => {
+    if (muted) return;
     extra += 40 + Math.round(30 * Math.sin(Date.now() / 5_000));
     NODES.forEach((node, i) => {
       const own = i === 0 ? 1 : 0;
@@ -147,6 +153,8 @@ export async function startFakeHub(port = 0) {
     url: `http://127.0.0.1:${server.address().port}`,
     /** Ends every socket as a lost network would. */
     drop() { for (const socket of sockets) socket.terminate(); },
+    /** Ends the nodes' reports, or lets them go on. */
+    mute(on) { muted = on; },
     publish: (room, event, data, from) => publish(roomOf(room), event, data, from),
     like(room, target, times) { for (let n = 0; n < times; n++) count(roomOf(room), target, "like", 1); },
     comment: (room, target, text, user, at = Date.now()) => { const { version } = count(roomOf(room), target, "comment", 1); publish(roomOf(room), "comment", { comment: hex(6), target, text, user, at, version }); },

@@ -12,8 +12,8 @@ import { fileURLToPath } from "node:url";
 import { launch } from "./browser.mjs";
 import { steps } from "./steps.mjs";
 
-/** Runs every step in order; throws at the first that fails. */
-export async function run({ urls, adminToken, screenshots, log = console.log }) {
+/** Runs every step in order; throws at the first that fails. `more` are steps that only this caller can run. */
+export async function run({ urls, adminToken, screenshots, more = [], log = console.log }) {
   const browser = await launch();
   const errors = [];
   const pages = [];
@@ -38,7 +38,7 @@ export async function run({ urls, adminToken, screenshots, log = console.log }) 
   };
   if (screenshots) await mkdir(screenshots, { recursive: true });
   try {
-    for (const [name, step] of steps) {
+    for (const [name, step] of [...steps, ...more]) {
       const began = Date.now();
       try {
         await step(world);

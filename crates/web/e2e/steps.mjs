@@ -1,6 +1,6 @@
 // What people do with the pages, step by step. Each step may rely on those before it; `world` carries the open pages.
 
-const until = async (what, check, limitMs = 10_000) => {
+export const until = async (what, check, limitMs = 10_000) => {
   const end = Date.now() + limitMs;
   let last;
   for (;;) {
@@ -12,20 +12,20 @@ const until = async (what, check, limitMs = 10_000) => {
 };
 
 /** True, or what was there instead. */
-const same = (seen, wanted) => (seen === wanted ? true : seen);
-const textOf = async (page, selector) => (await page.locator(selector).first().textContent())?.trim();
-const shows = (page, selector, wanted, limitMs) => until(`${selector} should be “${wanted}”`, async () => same(await textOf(page, selector), wanted), limitMs);
+export const same = (seen, wanted) => (seen === wanted ? true : seen);
+export const textOf = async (page, selector) => (await page.locator(selector).first().textContent())?.trim();
+export const shows = (page, selector, wanted, limitMs) => until(`${selector} should be “${wanted}”`, async () => same(await textOf(page, selector), wanted), limitMs);
 
-const card = (photo) => `[data-photo="${photo}"]`;
+export const card = (photo) => `[data-photo="${photo}"]`;
 const likes = (photo) => `${card(photo)} .heart .number`;
-const live = (page) => until("the badge should say Live", async () => { const text = await textOf(page, "#badge-title"); return text.startsWith("Live") || text; });
+export const live = (page) => until("the badge should say Live", async () => { const text = await textOf(page, "#badge-title"); return text.startsWith("Live") || text; });
 
 async function say(page, photo, text) {
   await page.fill(`${card(photo)} .say input`, text);
   await page.press(`${card(photo)} .say input`, "Enter");
 }
 
-async function commentsHold(page, photo, text) {
+export async function commentsHold(page, photo, text) {
   await until(`a comment should hold “${text}” once`, async () => {
     const all = await page.locator(`${card(photo)} .comments p`).allTextContents();
     return all.filter((comment) => comment.includes(text)).length === 1 || all;

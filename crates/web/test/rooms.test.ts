@@ -85,6 +85,8 @@ describe("joining", () => {
     await vi.advanceTimersByTimeAsync(1);
     expect((await accept()).ops("join")).toHaveLength(0);
     await expect(room.ready()).rejects.toThrow("spam");
+    rc.room("event:a");
+    expect(FakeSocket.last.ops("join")).toHaveLength(1);
   });
 });
 
@@ -173,8 +175,21 @@ describe("calls", () => {
     expect(socket.ops("like")).toHaveLength(0);
     answerJoin(socket);
     expect(socket.ops("like")).toEqual([{ id: 3, op: "like", room: "event:a", target: "p", on: true }]);
-    socket.ok(3, { value: 1, on: true });
-    expect(await liked).toEqual({ value: 1, on: true });
+    socket.ok(3, { value: 1, on: true, version: 4 });
+    expect(await liked).toEqual({ value: 1, on: true, version: 4 });
+    expect(room.value("p", "like")).toBe(1);
+  });
+
+  it("that are fleeting go out without an id, in a joined room only", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    room.signal("typing");
+    answerJoin(socket);
+    room.signal("typing", true);
+    expect(socket.ops("signal")).toEqual([{ op: "signal", room: "event:a", event: "typing", data: true }]);
+    room.like("p").catch(() => {});
+    expect(socket.ops("like")[0]!.id).toBe(3);
+    rc.close();
   });
 
   it("are sent again under the same key on the next connection", async () => {
@@ -193,9 +208,9 @@ describe("calls", () => {
     expect(next.ops("publish")[0]!.key).toBe(first!.key);
     expect(next.ops("count")[0]!.key).toBe(socket.ops("count")[0]!.key);
     next.ok(next.ops("publish")[0]!.id, { epoch: "e1", offset: 1 });
-    next.ok(next.ops("count")[0]!.id, { value: 2 });
+    next.ok(next.ops("count")[0]!.id, { value: 2, version: 2 });
     await expect(published).resolves.toEqual({ epoch: "e1", offset: 1 });
-    await expect(counted).resolves.toEqual({ value: 2 });
+    await expect(counted).resolves.toEqual({ value: 2, version: 2 });
   });
 
   it("stay in line while the hub is unavailable, after the time it names", async () => {

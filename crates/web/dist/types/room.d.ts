@@ -1,11 +1,13 @@
 import { Emitter } from "./emitter";
-import type { CallOptions, Count, Frame, HistoryReply, JoinReply, KeyedOptions, Position, Presence, PresenceReply, RoomEvents } from "./types";
+import type { CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvents } from "./types";
 /** What a room needs of its client. */
 export interface RoomHost {
     call(op: string, fields: Frame, how: {
         room?: string;
         repeatable: boolean;
     }, options?: CallOptions): Promise<unknown>;
+    /** Sends without asking for an answer. */
+    tell(op: string, fields: Frame): void;
     leave(state: RoomState): void;
     rejoin(state: RoomState): void;
 }
@@ -30,6 +32,8 @@ export declare class RoomState {
     failed(error: Error): void;
     /** A push for this room. */
     push(frame: Frame): void;
+    /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
+    counted({ target, counter, value, version }: Count): void;
 }
 /** One holder's view of a room. The room is left when its last holder has left. */
 export declare class Room extends Emitter<RoomEvents> {
@@ -47,20 +51,18 @@ export declare class Room extends Emitter<RoomEvents> {
     ready(): Promise<void>;
     /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
     publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position>;
+    /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+    signal(event: string, data?: unknown): void;
     /** Sets or takes back this user's like; setting it twice is setting it once. */
-    like(target: string, on?: boolean, options?: CallOptions): Promise<{
-        value: number;
-        on: boolean;
-    }>;
+    like(target: string, on?: boolean, options?: CallOptions): Promise<LikeReply>;
     /** Adds `by` (1–100) to a counter. */
-    count(target: string, counter: string, by?: number, options?: KeyedOptions): Promise<{
-        value: number;
-    }>;
-    comment(target: string, text: string, options?: KeyedOptions): Promise<Frame>;
-    history(query: {
+    count(target: string, counter: string, by?: number, options?: KeyedOptions): Promise<CountReply>;
+    comment(target: string, text: string, options?: KeyedOptions): Promise<CommentReply>;
+    /** Events after `since`, or before the offset `before`; oldest first either way. */
+    history(query?: {
         since?: Position;
-        before?: Position;
-        limit: number;
+        before?: number;
+        limit?: number;
     }, options?: CallOptions): Promise<HistoryReply>;
     presence(page?: {
         cursor?: string;

@@ -67,11 +67,31 @@ export interface JoinReply extends Position {
     readonly presence?: Presence;
     readonly counts?: readonly Count[];
 }
+/** `version` lets the value take its place among the pushed ones. */
+export interface CountReply {
+    readonly value: number;
+    readonly version: number;
+}
+export interface LikeReply extends CountReply {
+    readonly on: boolean;
+}
+/** Where `pending`, only its author and admins see the comment until it is approved. */
+export interface CommentReply {
+    readonly comment: string;
+    readonly pending: boolean;
+    readonly version: number;
+    readonly at: number;
+}
 export interface HistoryReply extends Position {
     readonly events: readonly Omit<RoomEvent, "replay">[];
 }
+/** One user in a room, and over how many sockets. */
+export interface Member {
+    readonly user: string;
+    readonly connections: number;
+}
 export interface PresenceReply extends Presence {
-    readonly members: readonly unknown[];
+    readonly members: readonly Member[];
     readonly cursor?: string;
 }
 /** Anything on the wire. */
