@@ -1,0 +1,42 @@
+// Frames to bytes and back, for both subprotocols. It knows no meaning of any frame.
+
+import { Decoder, Encoder } from "@msgpack/msgpack";
+import type { Codec, Frame } from "./types";
+
+export interface WireCodec {
+  readonly subprotocol: string;
+  encode(frame: Frame): string | Uint8Array<ArrayBuffer>;
+  /** Throws where the bytes are no frame. */
+  decode(data: unknown): Frame;
+}
+
+function asFrame(value: unknown): Frame {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) throw new TypeError("a frame must be an object");
+  return value as Frame;
+}
+
+const json: WireCodec = {
+  subprotocol: "roomcast.v1.json",
+  encode: (frame) => JSON.stringify(frame),
+  decode(data) {
+    if (typeof data !== "string") throw new TypeError("expected a text frame");
+    return asFrame(JSON.parse(data));
+  },
+};
+
+// One encoder and decoder serve all sockets: neither keeps state between frames.
+const encoder = new Encoder({ ignoreUndefined: true });
+const decoder = new Decoder();
+
+const msgpack: WireCodec = {
+  subprotocol: "roomcast.v1.msgpack",
+  encode: (frame) => encoder.encode(frame),
+  decode(data) {
+    if (!(data instanceof ArrayBuffer)) throw new TypeError("expected a binary frame");
+    return asFrame(decoder.decode(data));
+  },
+};
+
+export function wireCodec(name: Codec): WireCodec {
+  return name === "msgpack" ? msgpack : json;
+}

@@ -1,0 +1,218 @@
+// One room as this client knows it: where it stands in the room's history, and the newest value of what is counted there.
+// `RoomState` is shared by all holders; `Room` is one holder's handle. Neither knows the socket.
+
+import { Emitter } from "./emitter";
+import { RoomcastError } from "./errors";
+import type {
+  CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvent, RoomEvents,
+} from "./types";
+
+/** Beyond so many counters in one room the longest known is forgotten; its next push brings it back. */
+const MAX_COUNTS = 10_000;
+
+/** What a room needs of its client. */
+export interface RoomHost {
+  call(op: string, fields: Frame, how: { room?: string; repeatable: boolean }, options?: CallOptions): Promise<unknown>;
+  /** Sends without asking for an answer. */
+  tell(op: string, fields: Frame): void;
+  leave(state: RoomState): void;
+  rejoin(state: RoomState): void;
+}
+
+type Status = "wanted" | "joining" | "joined" | "failed" | "kicked";
+
+export class RoomState {
+  status: Status = "wanted";
+  holders = new Set<Room>();
+  recent: number | undefined;
+  position: Position | undefined;
+  presence: Presence | undefined;
+  failure: Error | undefined;
+  /** How often a join was refused with "later" since the last success. */
+  refusals = 0;
+  readonly counts = new Map<string, Count>();
+
+  constructor(readonly name: string) {}
+
+  emit<Name extends keyof RoomEvents>(name: Name, value: RoomEvents[Name]): void {
+    for (const room of [...this.holders]) room.emit(name, value);
+  }
+
+  joinFrame(): Frame {
+    const frame: Frame = { room: this.name };
+    if (this.position) frame.since = this.position;
+    if (this.recent !== undefined) frame.recent = this.recent;
+    return frame;
+  }
+
+  /** `since` is what the join asked for. Reset comes before the events it makes necessary. */
+  joined(reply: JoinReply, since: Position | undefined): void {
+    const resumed = since !== undefined && reply.recovered;
+    this.status = "joined";
+    this.failure = undefined;
+    this.refusals = 0;
+    if (this.position && this.position.epoch !== reply.epoch) this.counts.clear();
+    this.position = { epoch: reply.epoch, offset: reply.offset };
+    if (since && !resumed) this.emit("reset", { reason: "the gap was larger than the room's history", rejoined: true });
+    // A listener may have asked for a reload, or left: then this answer is superseded.
+    if (this.status !== "joined" || this.holders.size === 0) return;
+    if (reply.presence) this.#presence(reply.presence);
+    for (const count of reply.counts ?? []) this.counted(count);
+    const missed = (reply.events ?? []).filter((event) => !resumed || event.offset > since.offset);
+    for (const event of missed) this.emit("event", { ...event, replay: true });
+    if (resumed) this.emit("recovered", { missed: missed.length });
+    else this.emit("joined", this.position);
+  }
+
+  failed(error: Error): void {
+    this.status = "failed";
+    this.failure = error;
+    this.emit("error", error);
+  }
+
+  /** A push for this room. */
+  push(frame: Frame): void {
+    switch (frame.push) {
+      case "event": return this.#event(frame as unknown as RoomEvent);
+      case "signal": return this.emit("signal", frame as unknown as RoomEvents["signal"]);
+      case "count": return this.counted(frame as unknown as Count);
+      case "presence": return this.#presence(frame as unknown as Presence);
+      case "reset":
+        this.counts.clear();
+        this.position = { epoch: frame.epoch as string, offset: frame.offset as number };
+        return this.emit("reset", { reason: String(frame.reason), rejoined: false });
+      case "kicked":
+        this.status = "kicked";
+        this.failure = new RoomcastError("forbidden", `removed from ${this.name}: ${String(frame.reason)}`);
+        return this.emit("kicked", { reason: String(frame.reason) });
+    }
+  }
+
+  #event(frame: RoomEvent): void {
+    // Before the join is answered, a push can only be a straggler of an earlier stay: the answer will contain it.
+    if (this.status !== "joined" || !this.position || frame.offset <= this.position.offset) return;
+    this.position = { epoch: this.position.epoch, offset: frame.offset };
+    const { event, data, offset, at, from } = frame;
+    this.emit("event", { event, data, offset, at, ...(from === undefined ? {} : { from }), replay: false });
+  }
+
+  /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
+  counted({ target, counter, value, version }: Count): void {
+    const key = `${counter}\n${target}`;
+    const known = this.counts.get(key);
+    if (typeof version !== "number" || (known && known.version >= version)) return;
+    if (!known && this.counts.size >= MAX_COUNTS) {
+      for (const oldest of this.counts.keys()) { this.counts.delete(oldest); break; }
+    }
+    const count = { target, counter, value, version };
+    this.counts.set(key, count);
+    this.emit("count", count);
+  }
+
+  #presence({ connections, users }: Presence): void {
+    this.presence = { connections, users };
+    this.emit("presence", this.presence);
+  }
+}
+
+/** One holder's view of a room. The room is left when its last holder has left. */
+export class Room extends Emitter<RoomEvents> {
+  readonly #state: RoomState;
+  readonly #host: RoomHost;
+
+  /** @internal */
+  constructor(state: RoomState, host: RoomHost) {
+    super();
+    this.#state = state;
+    this.#host = host;
+    state.holders.add(this);
+  }
+
+  get name(): string { return this.#state.name; }
+  /** True while the hub has this client in the room. */
+  get isJoined(): boolean { return this.#state.status === "joined"; }
+  get position(): Position | undefined { return this.#state.position; }
+  get lastPresence(): Presence | undefined { return this.#state.presence; }
+
+  /** The newest known value of a counter; 0 where none was heard. */
+  value(target: string, counter: string): number {
+    return this.#state.counts.get(`${counter}\n${target}`)?.value ?? 0;
+  }
+
+  /** Resolves once joined; rejects where the hub refuses for good. */
+  ready(): Promise<void> {
+    if (this.#state.status === "joined") return Promise.resolve();
+    if (this.#state.failure) return Promise.reject(this.#state.failure);
+    return new Promise((resolve, reject) => {
+      const ends = [
+        this.on("joined", () => { stop(); resolve(); }),
+        this.on("recovered", () => { stop(); resolve(); }),
+        this.on("kicked", () => { stop(); reject(this.#state.failure); }),
+        this.on("error", (error) => { stop(); reject(error); }),
+      ];
+      const stop = () => { for (const end of ends) end(); };
+    });
+  }
+
+  /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
+  publish(event: string, data: unknown, options: KeyedOptions = {}): Promise<Position> {
+    return this.#keyed("publish", { event, data }, options) as Promise<Position>;
+  }
+
+  /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+  signal(event: string, data: unknown = null): void {
+    if (this.isJoined) this.#host.tell("signal", { room: this.name, event, data });
+  }
+
+  /** Sets or takes back this user's like; setting it twice is setting it once. */
+  async like(target: string, on = true, options?: CallOptions): Promise<LikeReply> {
+    const reply = (await this.#call("like", { target, on }, options)) as LikeReply;
+    this.#state.counted({ target, counter: "like", value: reply.value, version: reply.version });
+    return reply;
+  }
+
+  /** Adds `by` (1–100) to a counter. */
+  async count(target: string, counter: string, by = 1, options: KeyedOptions = {}): Promise<CountReply> {
+    const reply = (await this.#keyed("count", { target, counter, by }, options)) as CountReply;
+    this.#state.counted({ target, counter, value: reply.value, version: reply.version });
+    return reply;
+  }
+
+  comment(target: string, text: string, options: KeyedOptions = {}): Promise<CommentReply> {
+    return this.#keyed("comment", { target, text }, options) as Promise<CommentReply>;
+  }
+
+  /** Events after `since`, or before the offset `before`; oldest first either way. */
+  history(query: { since?: Position; before?: number; limit?: number } = {}, options?: CallOptions): Promise<HistoryReply> {
+    return this.#call("history", query, options) as Promise<HistoryReply>;
+  }
+
+  presence(page: { cursor?: string; limit?: number } = {}, options?: CallOptions): Promise<PresenceReply> {
+    return this.#call("presence", page, options) as Promise<PresenceReply>;
+  }
+
+  /** Joins anew from nothing: the answer to a `reset` for who shows the room's recent events. */
+  reload(): void {
+    this.#host.rejoin(this.#state);
+  }
+
+  /** Gives up this handle and its listeners. */
+  leave(): void {
+    if (!this.#state.holders.delete(this)) return;
+    this.forget();
+    if (this.#state.holders.size === 0) this.#host.leave(this.#state);
+  }
+
+  #keyed(op: string, fields: Frame, { key = makeKey(), ...options }: KeyedOptions): Promise<unknown> {
+    return this.#call(op, { ...fields, key }, options);
+  }
+
+  #call(op: string, fields: Frame, options?: CallOptions): Promise<unknown> {
+    return this.#host.call(op, { room: this.name, ...fields }, { room: this.name, repeatable: true }, options);
+  }
+}
+
+function makeKey(): string {
+  // Not `randomUUID`: that is missing on plain-http pages.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

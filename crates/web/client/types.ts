@@ -1,0 +1,157 @@
+// The frames of the wire, and the shapes an application sees. Times are Unix milliseconds.
+
+/** Where a client stands with its hub. */
+export type State =
+  | { readonly name: "idle" }
+  | { readonly name: "connecting"; readonly attempt: number }
+  | { readonly name: "connected"; readonly session: Session }
+  | { readonly name: "reconnecting"; readonly inMs: number; readonly attempt: number; readonly code: number; readonly reason: string }
+  | { readonly name: "closed"; readonly code: number; readonly reason: string };
+
+/** The hub's answer to `connect`. */
+export interface Session {
+  readonly session: string;
+  readonly user: string;
+  readonly role: string;
+  readonly node: string;
+  readonly ping_ms: number;
+  readonly guest?: string;
+  readonly expires_at?: number;
+  readonly limits?: Readonly<Record<string, unknown>>;
+}
+
+/** Where in a room's history a client stands. */
+export interface Position {
+  readonly epoch: string;
+  readonly offset: number;
+}
+
+/** A must-deliver event: in order, once. `replay` is true where it came from history and not live. */
+export interface RoomEvent {
+  readonly event: string;
+  readonly data: unknown;
+  readonly offset: number;
+  readonly at: number;
+  readonly from?: string;
+  readonly replay: boolean;
+}
+
+/** A fleeting message: no history, may be dropped under load. */
+export interface Signal {
+  readonly event: string;
+  readonly data: unknown;
+  readonly from?: string;
+}
+
+/** The newest value of one counter; `version` rises. */
+export interface Count {
+  readonly target: string;
+  readonly counter: string;
+  readonly value: number;
+  readonly version: number;
+}
+
+/** How many are in a room: sockets, and the people behind them. */
+export interface Presence {
+  readonly connections: number;
+  readonly users: number;
+}
+
+export interface JoinReply extends Position {
+  readonly recovered: boolean;
+  readonly events?: readonly Omit<RoomEvent, "replay">[];
+  readonly presence?: Presence;
+  readonly counts?: readonly Count[];
+}
+
+/** `version` lets the value take its place among the pushed ones. */
+export interface CountReply {
+  readonly value: number;
+  readonly version: number;
+}
+
+export interface LikeReply extends CountReply {
+  readonly on: boolean;
+}
+
+/** Where `pending`, only its author and admins see the comment until it is approved. */
+export interface CommentReply {
+  readonly comment: string;
+  readonly pending: boolean;
+  readonly version: number;
+  readonly at: number;
+}
+
+export interface HistoryReply extends Position {
+  readonly events: readonly Omit<RoomEvent, "replay">[];
+}
+
+/** One user in a room, and over how many sockets. */
+export interface Member {
+  readonly user: string;
+  readonly connections: number;
+}
+
+export interface PresenceReply extends Presence {
+  readonly members: readonly Member[];
+  readonly cursor?: string;
+}
+
+/** Anything on the wire. */
+export type Frame = Record<string, unknown>;
+
+/** What may accompany any call. */
+export interface CallOptions {
+  /** Give up after so many milliseconds, waiting for a connection included. */
+  timeoutMs?: number;
+  signal?: AbortSignal;
+}
+
+export interface KeyedOptions extends CallOptions {
+  /** Makes a retry harmless for 10 minutes. Made up when absent. */
+  key?: string;
+}
+
+export type Codec = "json" | "msgpack";
+
+export interface Options {
+  /** `wss://…/ws`; default: `/ws` on the page's own host. */
+  url?: string;
+  /** Wire format; default `json`. */
+  codec?: Codec;
+  /** A fixed JWT. For anything longer-lived use `getToken`. */
+  token?: string;
+  /** Asked at every connect, and when the hub says the token is expiring. Nothing means: as a guest. */
+  getToken?: (why: "connect" | "expiring" | "expired") => Promise<string | undefined> | string | undefined;
+  /** Asked at every connect instead of a token: a ticket is used up by its first use. */
+  getTicket?: () => Promise<string> | string;
+  /** Keep the guest secret under this key in `localStorage`, so that a reload stays the same guest. */
+  guestKey?: string;
+  /** For other runtimes and tests. */
+  WebSocket?: typeof WebSocket;
+}
+
+export interface ClientEvents {
+  state: State;
+  /** A failure nobody is waiting for: a bad frame, a room that could not be joined, `getToken` throwing. */
+  error: Error;
+}
+
+export interface RoomEvents {
+  /** Every must-deliver event of the room. */
+  event: RoomEvent;
+  signal: Signal;
+  count: Count;
+  presence: Presence;
+  /** Joined for the first time, or anew after a reset. */
+  joined: Position;
+  /** Joined again after a lost connection, with nothing missed. */
+  recovered: { readonly missed: number };
+  /**
+   * Continuity was lost: whatever was built from this room's events must be built anew. With `rejoined` the recent
+   * events follow at once; without it, `reload` asks for them.
+   */
+  reset: { readonly reason: string; readonly rejoined: boolean };
+  kicked: { readonly reason: string };
+  error: Error;
+}

@@ -1,0 +1,32 @@
+import type { CallOptions, Frame } from "./types";
+export interface Call {
+    readonly op: string;
+    readonly fields: Frame;
+    /** The room whose (re)join must have been answered before this call may go out. */
+    readonly room: string | undefined;
+    /** Safe to send again on another connection: it carries a key, changes nothing, or sets what is set already. */
+    readonly repeatable: boolean;
+    readonly bytes: number;
+    /** Not to be sent before this moment: the hub asked for patience. */
+    notBefore: number;
+    settle(error: Error | undefined, ok?: unknown): void;
+}
+export declare class Outbox {
+    #private;
+    /** Queues a call and promises its answer. */
+    add(op: string, fields: Frame, how: {
+        room?: string | undefined;
+        repeatable: boolean;
+        timeoutMs: number;
+    }, signal?: CallOptions["signal"]): Promise<unknown>;
+    /** Sends what may go now, in order. `send` returns the id it used, or nothing where it settled the call itself. */
+    flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void;
+    /** The call that waits for the answer `id`. */
+    answered(id: number): Call | undefined;
+    /** Puts an answered call back in line. */
+    again(id: number, notBefore: number): void;
+    /** The connection went: repeatable calls go to the head of the line, the others have an unknown fate and fail. */
+    connectionLost(error: Error): void;
+    /** Fails what is in flight, or everything. */
+    fail(which: "in flight" | "all", error: Error): void;
+}

@@ -1,0 +1,76 @@
+import { Emitter } from "./emitter";
+import type { CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvents } from "./types";
+/** What a room needs of its client. */
+export interface RoomHost {
+    call(op: string, fields: Frame, how: {
+        room?: string;
+        repeatable: boolean;
+    }, options?: CallOptions): Promise<unknown>;
+    /** Sends without asking for an answer. */
+    tell(op: string, fields: Frame): void;
+    leave(state: RoomState): void;
+    rejoin(state: RoomState): void;
+}
+type Status = "wanted" | "joining" | "joined" | "failed" | "kicked";
+export declare class RoomState {
+    #private;
+    readonly name: string;
+    status: Status;
+    holders: Set<Room>;
+    recent: number | undefined;
+    position: Position | undefined;
+    presence: Presence | undefined;
+    failure: Error | undefined;
+    /** How often a join was refused with "later" since the last success. */
+    refusals: number;
+    readonly counts: Map<string, Count>;
+    constructor(name: string);
+    emit<Name extends keyof RoomEvents>(name: Name, value: RoomEvents[Name]): void;
+    joinFrame(): Frame;
+    /** `since` is what the join asked for. Reset comes before the events it makes necessary. */
+    joined(reply: JoinReply, since: Position | undefined): void;
+    failed(error: Error): void;
+    /** A push for this room. */
+    push(frame: Frame): void;
+    /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
+    counted({ target, counter, value, version }: Count): void;
+}
+/** One holder's view of a room. The room is left when its last holder has left. */
+export declare class Room extends Emitter<RoomEvents> {
+    #private;
+    /** @internal */
+    constructor(state: RoomState, host: RoomHost);
+    get name(): string;
+    /** True while the hub has this client in the room. */
+    get isJoined(): boolean;
+    get position(): Position | undefined;
+    get lastPresence(): Presence | undefined;
+    /** The newest known value of a counter; 0 where none was heard. */
+    value(target: string, counter: string): number;
+    /** Resolves once joined; rejects where the hub refuses for good. */
+    ready(): Promise<void>;
+    /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
+    publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position>;
+    /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+    signal(event: string, data?: unknown): void;
+    /** Sets or takes back this user's like; setting it twice is setting it once. */
+    like(target: string, on?: boolean, options?: CallOptions): Promise<LikeReply>;
+    /** Adds `by` (1–100) to a counter. */
+    count(target: string, counter: string, by?: number, options?: KeyedOptions): Promise<CountReply>;
+    comment(target: string, text: string, options?: KeyedOptions): Promise<CommentReply>;
+    /** Events after `since`, or before the offset `before`; oldest first either way. */
+    history(query?: {
+        since?: Position;
+        before?: number;
+        limit?: number;
+    }, options?: CallOptions): Promise<HistoryReply>;
+    presence(page?: {
+        cursor?: string;
+        limit?: number;
+    }, options?: CallOptions): Promise<PresenceReply>;
+    /** Joins anew from nothing: the answer to a `reset` for who shows the room's recent events. */
+    reload(): void;
+    /** Gives up this handle and its listeners. */
+    leave(): void;
+}
+export {};

@@ -1,0 +1,21 @@
+import { Emitter } from "./emitter";
+import { Room } from "./room";
+import type { CallOptions, ClientEvents, Options, Session, State } from "./types";
+export declare class Roomcast extends Emitter<ClientEvents> {
+    #private;
+    constructor(options?: Options);
+    get state(): State;
+    get session(): Session | undefined;
+    /** Opens the connection and keeps it. Harmless where it is open already. */
+    connect(): this;
+    /** Ends the connection for good; `connect` may begin anew. */
+    close(): void;
+    /** A handle on a room, which is joined if it is not yet. `recent` asks for so many past events at the first join. */
+    room(name: string, options?: {
+        recent?: number;
+    }): Room;
+    /** The hub's clock, in Unix milliseconds. */
+    ping(options?: CallOptions): Promise<number>;
+    /** Tries at once instead of waiting out the backoff. */
+    retryNow(): void;
+}

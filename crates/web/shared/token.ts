@@ -1,0 +1,27 @@
+// An admin token for this tab only: from the fragment, which a browser never sends, or from a field; kept in session storage.
+
+const KEY = "roomcast:admin-token";
+
+/** Takes `#token=…` out of the address, so that it is not copied on with it; else what this tab already has. */
+export function findToken(): string | undefined {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    history.replaceState(null, "", location.pathname + location.search);
+    keepToken(given);
+    return given;
+  }
+  try {
+    return sessionStorage.getItem(KEY) ?? undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export function keepToken(token: string | undefined): void {
+  try {
+    if (token === undefined) sessionStorage.removeItem(KEY);
+    else sessionStorage.setItem(KEY, token);
+  } catch {
+    // Without storage the token lives as long as the page.
+  }
+}

@@ -1,0 +1,288 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { RoomEvent } from "../client/types";
+import { accept, answerJoin, client, connected, FakeSocket, settle } from "./fake-socket";
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  vi.spyOn(Math, "random").mockReturnValue(0);
+  FakeSocket.all = [];
+});
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+const past = (offset: number) => ({ event: "e", data: offset, offset, at: 1_000 + offset });
+const live = (offset: number) => ({ push: "event", room: "event:a", ...past(offset) });
+
+describe("joining", () => {
+  it("joins once for several holders, and leaves with the last", async () => {
+    const { rc, socket } = await connected();
+    const one = rc.room("event:a");
+    answerJoin(socket);
+    const two = rc.room("event:a");
+    expect(socket.ops("join")).toEqual([{ id: 2, op: "join", room: "event:a" }]);
+    one.leave();
+    one.leave();
+    expect(socket.ops("leave")).toHaveLength(0);
+    const heard: unknown[] = [];
+    one.on("event", (event) => heard.push(event));
+    two.on("event", (event) => heard.push(event.offset));
+    socket.say(live(1));
+    expect(heard).toEqual([1]);
+    two.leave();
+    expect(socket.ops("leave")).toEqual([{ id: 3, op: "leave", room: "event:a" }]);
+    rc.room("event:a");
+    expect(socket.ops("join")).toHaveLength(2);
+  });
+
+  it("joins rooms named before the connection stood, and tells recent events, presence and counts", async () => {
+    const rc = client();
+    const room = rc.room("event:a", { recent: 50 });
+    const heard: unknown[] = [];
+    room.on("event", ({ offset, replay }) => heard.push([offset, replay]));
+    room.on("count", ({ value }) => heard.push(value));
+    room.on("presence", ({ users }) => heard.push(`${users} users`));
+    rc.connect();
+    const socket = await accept();
+    expect(socket.ops("join")).toEqual([{ id: 2, op: "join", room: "event:a", recent: 50 }]);
+    answerJoin(socket, {
+      offset: 2, events: [past(1), past(2)], presence: { connections: 3, users: 2 },
+      counts: [{ target: "p", counter: "like", value: 5, version: 9 }],
+    });
+    await room.ready();
+    socket.say(live(2));
+    socket.say(live(3));
+    expect(heard).toEqual(["2 users", 5, [1, true], [2, true], [3, false]]);
+    expect(room.value("p", "like")).toBe(5);
+    expect(room.lastPresence).toEqual({ connections: 3, users: 2 });
+  });
+
+  it("tries again where the hub says later, and reports where it says no", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    socket.say({ id: 2, error: { code: "unavailable", message: "down", retry_ms: 300 } });
+    await vi.advanceTimersByTimeAsync(300);
+    expect(socket.ops("join")).toHaveLength(2);
+    answerJoin(socket);
+    expect(room.isJoined).toBe(true);
+
+    const admin = rc.room("admin");
+    const refused = expect(admin.ready()).rejects.toMatchObject({ code: "forbidden" });
+    socket.say({ id: socket.sent.at(-1)!.id, error: { code: "forbidden", message: "admins only" } });
+    await refused;
+  });
+
+  it("does not come back to a room it was removed from", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const kicked: string[] = [];
+    room.on("kicked", ({ reason }) => kicked.push(reason));
+    socket.say({ push: "kicked", room: "event:a", reason: "spam" });
+    expect(kicked).toEqual(["spam"]);
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    expect((await accept()).ops("join")).toHaveLength(0);
+    await expect(room.ready()).rejects.toThrow("spam");
+    rc.room("event:a");
+    expect(FakeSocket.last.ops("join")).toHaveLength(1);
+  });
+});
+
+describe("coming back to a room", () => {
+  async function rejoined(ok: Record<string, unknown>) {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket, { offset: 4, counts: [{ target: "p", counter: "like", value: 3, version: 7 }] });
+    socket.say(live(5));
+    const heard: unknown[] = [];
+    room.on("event", (event: RoomEvent) => heard.push(event.offset));
+    room.on("recovered", ({ missed }) => heard.push(`recovered ${missed}`));
+    room.on("reset", () => heard.push("reset"));
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    expect(next.ops("join")).toEqual([{ id: 2, op: "join", room: "event:a", since: { epoch: "e1", offset: 5 } }]);
+    answerJoin(next, ok);
+    return { room, heard, socket: next };
+  }
+
+  it("hears what it missed, once and in order", async () => {
+    const { room, heard, socket } = await rejoined({ offset: 7, recovered: true, events: [past(5), past(6), past(7)] });
+    socket.say(live(7));
+    socket.say(live(8));
+    expect(heard).toEqual([6, 7, "recovered 2", 8]);
+    expect(room.position).toEqual({ epoch: "e1", offset: 8 });
+  });
+
+  it("says reset before the events it makes necessary, and forgets counts of another epoch", async () => {
+    const { room, heard } = await rejoined({ epoch: "e2", offset: 2, recovered: false, events: [past(2)], counts: [{ target: "p", counter: "like", value: 1, version: 1 }] });
+    expect(heard).toEqual(["reset", 2]);
+    expect(room.value("p", "like")).toBe(1);
+    expect(room.position).toEqual({ epoch: "e2", offset: 2 });
+  });
+
+  it("takes a reset in a live room, and can reload from it", async () => {
+    const { room, heard, socket } = await rejoined({ offset: 5, recovered: true });
+    socket.say({ push: "reset", room: "event:a", epoch: "e9", offset: 1, reason: "failover" });
+    expect(heard.at(-1)).toBe("reset");
+    expect(room.position).toEqual({ epoch: "e9", offset: 1 });
+    room.reload();
+    expect(socket.sent.at(-1)).toMatchObject({ op: "join", room: "event:a" });
+    expect(socket.sent.at(-1)).not.toHaveProperty("since");
+    socket.say(live(3));
+    answerJoin(socket, { epoch: "e9", offset: 3, events: [past(2), past(3)] });
+    expect(heard.slice(-2)).toEqual([2, 3]);
+  });
+});
+
+it("never lets a counter run backwards", async () => {
+  const { rc, socket } = await connected();
+  const room = rc.room("event:a");
+  answerJoin(socket);
+  const values: number[] = [];
+  room.on("count", ({ value }) => values.push(value));
+  const count = (value: number, version: number) => socket.say({ push: "count", room: "event:a", target: "p", counter: "like", value, version });
+  count(1, 1);
+  count(3, 3);
+  count(2, 2);
+  count(3, 3);
+  expect(values).toEqual([1, 3]);
+});
+
+describe("calls", () => {
+  it("are acknowledged, in either codec", async () => {
+    for (const codec of ["json", "msgpack"] as const) {
+      const { rc, socket } = await connected({ codec });
+      const room = rc.room("event:a");
+      answerJoin(socket);
+      const published = room.publish("hello", { n: 1, text: "ü", list: [1.5, null, true] }, { key: "k" });
+      expect(socket.ops("publish")).toEqual([
+        { id: 3, op: "publish", room: "event:a", event: "hello", data: { n: 1, text: "ü", list: [1.5, null, true] }, key: "k" },
+      ]);
+      socket.ok(3, { epoch: "e1", offset: 1 });
+      expect(await published).toEqual({ epoch: "e1", offset: 1 });
+    }
+  });
+
+  it("wait until their room is joined", async () => {
+    const rc = client();
+    const room = rc.room("event:a");
+    const liked = room.like("p");
+    rc.connect();
+    const socket = await accept();
+    expect(socket.ops("like")).toHaveLength(0);
+    answerJoin(socket);
+    expect(socket.ops("like")).toEqual([{ id: 3, op: "like", room: "event:a", target: "p", on: true }]);
+    socket.ok(3, { value: 1, on: true, version: 4 });
+    expect(await liked).toEqual({ value: 1, on: true, version: 4 });
+    expect(room.value("p", "like")).toBe(1);
+  });
+
+  it("that are fleeting go out without an id, in a joined room only", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    room.signal("typing");
+    answerJoin(socket);
+    room.signal("typing", true);
+    expect(socket.ops("signal")).toEqual([{ op: "signal", room: "event:a", event: "typing", data: true }]);
+    room.like("p").catch(() => {});
+    expect(socket.ops("like")[0]!.id).toBe(3);
+    rc.close();
+  });
+
+  it("are sent again under the same key on the next connection", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const published = room.publish("e", 1);
+    const counted = room.count("p", "download");
+    const [first] = socket.ops("publish");
+    expect(first!.key).toMatch(/^[0-9a-f]{32}$/);
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    expect(next.ops("publish")).toHaveLength(0);
+    answerJoin(next, { recovered: true });
+    expect(next.ops("publish")[0]!.key).toBe(first!.key);
+    expect(next.ops("count")[0]!.key).toBe(socket.ops("count")[0]!.key);
+    next.ok(next.ops("publish")[0]!.id, { epoch: "e1", offset: 1 });
+    next.ok(next.ops("count")[0]!.id, { value: 2, version: 2 });
+    await expect(published).resolves.toEqual({ epoch: "e1", offset: 1 });
+    await expect(counted).resolves.toEqual({ value: 2, version: 2 });
+  });
+
+  it("stay in line while the hub is unavailable, after the time it names", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const published = room.publish("e", 1);
+    socket.say({ id: 3, error: { code: "unavailable", message: "down", retry_ms: 400 } });
+    await vi.advanceTimersByTimeAsync(399);
+    expect(socket.ops("publish")).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(socket.ops("publish")).toHaveLength(2);
+    expect(socket.ops("publish")[1]!.key).toBe(socket.ops("publish")[0]!.key);
+    socket.ok(4, { epoch: "e1", offset: 1 });
+    await expect(published).resolves.toBeDefined();
+  });
+
+  it("fail with the hub's code and advice", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const liked = room.like("p");
+    socket.say({ id: 3, error: { code: "rate_limited", message: "slow down", retry_ms: 900 } });
+    await expect(liked).rejects.toMatchObject({ code: "rate_limited", retryable: true, retryMs: 900 });
+  });
+
+  it("time out, can be called off, and are bounded", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const late = expect(room.publish("e", 1, { timeoutMs: 500 })).rejects.toMatchObject({ code: "timeout", retryable: true });
+    await vi.advanceTimersByTimeAsync(500);
+    await late;
+
+    const stop = new AbortController();
+    const aborted = expect(room.publish("e", 1, { signal: stop.signal })).rejects.toThrow("enough");
+    stop.abort(new Error("enough"));
+    await aborted;
+
+    socket.drop(1006);
+    const calls = Array.from({ length: 101 }, () => room.like("p").then(() => "ok", (error) => error.code as string));
+    expect(await calls[100]).toBe("outbox_full");
+    rc.close();
+    expect(new Set(await Promise.all(calls.slice(0, 100)))).toEqual(new Set(["closed"]));
+  });
+
+  it("too large for the hub are refused here, and never sent in a circle", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    await expect(room.publish("e", "x".repeat(65_536))).rejects.toMatchObject({ code: "too_large" });
+    expect(socket.ops("publish")).toHaveLength(0);
+    const refused = expect(room.publish("e", "small")).rejects.toMatchObject({ code: "too_large" });
+    socket.drop(1009);
+    await refused;
+  });
+});
+
+it("lets no listener's failure reach the others", async () => {
+  const { rc, socket } = await connected();
+  const room = rc.room("event:a");
+  answerJoin(socket);
+  const thrown: unknown[] = [];
+  const original = globalThis.queueMicrotask;
+  vi.spyOn(globalThis, "queueMicrotask").mockImplementation((task) => original(() => { try { task(); } catch (error) { thrown.push(error); } }));
+  const heard: number[] = [];
+  room.on("event", () => { throw new Error("listener"); });
+  const end = room.on("event", ({ offset }) => heard.push(offset));
+  socket.say(live(1));
+  end();
+  socket.say(live(2));
+  await settle();
+  expect(heard).toEqual([1]);
+  expect(thrown).toHaveLength(2);
+});

@@ -1,0 +1,105 @@
+// The golden vectors of the protocol crate, read and written by this client: the same file that the hub is held to.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { wireCodec } from "../client/codec";
+import type { Room } from "../client/room";
+import type { Roomcast } from "../client/roomcast";
+import type { Frame } from "../client/types";
+import { answerJoin, client, connected, FakeSocket, settle } from "./fake-socket";
+
+interface Vector {
+  readonly name: string;
+  readonly direction: "client" | "server";
+  readonly json: string;
+  readonly msgpack: string;
+}
+
+const file = join(import.meta.dirname, "../../protocol/vectors/frames.json");
+const vectors = JSON.parse(readFileSync(file, "utf8")) as Vector[];
+const named = new Map(vectors.map((vector) => [vector.name, vector]));
+const bytes = (hex: string): ArrayBuffer => new Uint8Array(Buffer.from(hex, "hex")).buffer;
+const hex = (data: unknown): string => Buffer.from(data as Uint8Array).toString("hex");
+
+beforeEach(() => {
+  vi.useFakeTimers();
+  FakeSocket.all = [];
+});
+afterEach(() => vi.useRealTimers());
+
+describe("every vector", () => {
+  it.each(vectors)("$name reads the same from both codecs", ({ json, msgpack }) => {
+    expect(wireCodec("msgpack").decode(bytes(msgpack))).toEqual(wireCodec("json").decode(json));
+  });
+
+  it.each(vectors.filter(({ direction }) => direction === "client"))("$name is written byte for byte", ({ json, msgpack }) => {
+    const frame = JSON.parse(json) as Frame;
+    expect(wireCodec("json").encode(frame)).toBe(json);
+    expect(hex(wireCodec("msgpack").encode(frame))).toBe(msgpack);
+  });
+
+  it.each(vectors.filter(({ direction }) => direction === "server"))("$name disturbs no connected client", async ({ json, msgpack }) => {
+    for (const codec of ["json", "msgpack"] as const) {
+      const { rc, socket } = await connected({ codec });
+      rc.room("event:wall");
+      answerJoin(socket, { epoch: "0123456789abcdef", offset: 1 });
+      const errors: Error[] = [];
+      rc.on("error", (error) => errors.push(error));
+      socket.onmessage?.({ data: codec === "json" ? json : bytes(msgpack) });
+      expect(rc.state.name).toBe("connected");
+      // Only a refusal that answers nothing of ours is for the application.
+      expect(errors).toHaveLength(json.startsWith('{"error"') ? 1 : 0);
+      rc.close();
+    }
+  });
+});
+
+describe("the client itself writes", () => {
+  const since = { epoch: "0123456789abcdef", offset: 41 };
+  const data = () => (JSON.parse(named.get("publish")!.json) as { data: unknown }).data;
+  const calls: Record<string, (room: Room, rc: Roomcast) => unknown> = {
+    publish: (room) => room.publish("photo", data(), { key: "k-1" }),
+    history: (room) => room.history({ limit: 50 }),
+    "history/since": (room) => room.history({ since }),
+    presence: (room) => room.presence({ cursor: "alice", limit: 100 }),
+    "presence/bare": (room) => room.presence(),
+    ping: (_room, rc) => rc.ping(),
+    like: (room) => room.like("photo-1"),
+    count: (room) => room.count("photo-1", "download", 3, { key: "k-2" }),
+    comment: (room) => room.comment("photo-1", "Schön! 😀", { key: "k-3" }),
+  };
+
+  it.each(Object.keys(calls))("%s as the vector has it", async (name) => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:wall");
+    answerJoin(socket);
+    void Promise.resolve(calls[name]!(room, rc)).catch(() => {});
+    expect({ ...socket.sent.at(-1), id: 7 }).toEqual(JSON.parse(named.get(name)!.json));
+    rc.close();
+  });
+
+  it.each([["connect", {}], ["connect/token", { token: "a.b.c" }], ["connect/ticket", { getTicket: () => "t-1" }]] as const)("%s as the vector has it", async (name, options) => {
+    client(options).connect();
+    await settle();
+    FakeSocket.last.open();
+    expect({ ...FakeSocket.last.sent[0], id: 7 }).toEqual(JSON.parse(named.get(name)!.json));
+  });
+
+  it("join, leave and refresh as the vectors have them", async () => {
+    const { rc, socket } = await connected({ getToken: () => "a.b.c" });
+    const seen: Record<string, unknown> = {};
+    const room = rc.room("event:wall");
+    seen.join = socket.sent.at(-1);
+    answerJoin(socket);
+    room.leave();
+    seen.leave = socket.sent.at(-1);
+    rc.room("event:wall", { recent: 20 });
+    seen["join/recent"] = socket.sent.at(-1);
+    socket.say({ push: "expiring", expires_at: 1 });
+    await settle();
+    seen.refresh = socket.sent.at(-1);
+    for (const [name, frame] of Object.entries(seen)) expect({ ...(frame as Frame), id: 7 }, name).toEqual(JSON.parse(named.get(name)!.json));
+    rc.close();
+  });
+});
