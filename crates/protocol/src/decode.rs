@@ -55,6 +55,18 @@ impl Decoder {
         })
     }
 
+    /// Reads the fields of one operation from a JSON object that is no frame: an HTTP body. The object may name
+    /// more than the operation knows; `id` and `op` are among what is ignored.
+    pub fn body(kind: OpKind, text: &str) -> Result<Op, DecodeError> {
+        let head: Head = serde_json::from_str(text)
+            .map_err(|error| bad_frame(None, format!("not a valid JSON object: {error}")))?;
+        let op = kind
+            .deserialize_body(&mut serde_json::Deserializer::from_str(text))
+            .map_err(|error| refusal(None, kind.as_str(), &head.room, &error.to_string()))?;
+        check_bounds(&op).map_err(|message| bad_frame(None, format!("{}: {message}", kind.as_str())))?;
+        Ok(op)
+    }
+
     pub(crate) fn msgpack(&mut self, bytes: &[u8]) -> Result<ClientFrame, DecodeError> {
         if !matches!(bytes.first(), Some(0x80..=0x8f | 0xde | 0xdf)) {
             return Err(bad_frame(None, "a frame is one MessagePack map"));

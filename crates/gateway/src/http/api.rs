@@ -1,0 +1,203 @@
+//! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
+
+mod body;
+mod rooms;
+mod tickets;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, Path, State},
+    middleware::from_fn_with_state,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderMap, StatusCode};
+use roomcast_core::permission::Rules;
+use roomcast_protocol::{Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, Publish, RoomName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use self::body::{Body, Text};
+use super::{auth, problem::Problem};
+use crate::{
+    backend::Repeat,
+    broker::{Control, Publication},
+    metrics,
+    node::Node,
+    session::tasks,
+};
+
+/// Publishes in one batch.
+const MAX_BATCH: usize = 1_000;
+/// A batch of events of a few kilobytes each.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Batch items under way at once.
+const BATCH_CONCURRENCY: usize = 64;
+const MAX_KEY: usize = 128;
+
+/// Everything below `/api/v1`, behind the bearer.
+pub fn routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/api/v1/publish", post(publish))
+        .route("/api/v1/batch", post(batch))
+        .route("/api/v1/tickets", post(tickets::mint))
+        .route("/api/v1/disconnect", post(disconnect))
+        .route("/api/v1/stats", get(stats))
+        .route("/api/v1/rooms/{room}", get(rooms::snapshot).delete(rooms::end))
+        .route("/api/v1/rooms/{room}/history", get(rooms::history))
+        .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
+        .route("/api/v1/rooms/{room}/counters", get(rooms::counters))
+        .route("/api/v1/rooms/{room}/comments", get(rooms::comments))
+        .route("/api/v1/{op}", post(operation))
+        .fallback(|| async { Problem::new(ErrorCode::NotFound, "no such address in this API") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(ErrorCode::BadFrame, "this address takes another method").status(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .layer(from_fn_with_state(node.clone(), auth::guard))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(node)
+}
+
+/// A failure, counted.
+fn problem(failure: Failure) -> Problem {
+    metrics::error(failure.code);
+    failure.into()
+}
+
+fn answer(result: Result<Answer, Failure>) -> Result<Json<Answer>, Problem> {
+    result.map(Json).map_err(problem)
+}
+
+/// The rules of the room's namespace. The API itself is trusted: it may publish anywhere that is configured.
+fn rules_of(node: &Node, room: &RoomName) -> Result<Rules, Failure> {
+    let unknown = || Failure::new(ErrorCode::BadRoom, "the room's namespace is not configured, or it takes no such name");
+    node.terms.namespaces.rules(room).copied().ok_or_else(unknown)
+}
+
+async fn publish(State(node): State<Arc<Node>>, headers: HeaderMap, Text(text): Text) -> Result<Json<Value>, Problem> {
+    let header = idempotency_key(&headers)?;
+    let mut publish = read_publish(&text).map_err(problem)?;
+    if header.is_some() && publish.key.is_some() && header != publish.key {
+        return Err(Problem::new(ErrorCode::BadFrame, "key and Idempotency-Key differ"));
+    }
+    publish.key = publish.key.or(header);
+    publish_one(&node, publish).await.map(Json).map_err(problem)
+}
+
+fn read_publish(text: &str) -> Result<Publish, Failure> {
+    match Decoder::body(OpKind::Publish, text) {
+        Ok(Op::Publish(publish)) => Ok(publish),
+        Ok(_) => Err(Failure::new(ErrorCode::BadFrame, "not a publish")),
+        Err(error) => Err(Failure::new(error.code, error.message)),
+    }
+}
+
+/// Over HTTP `duplicate` is always told.
+async fn publish_one(node: &Node, publish: Publish) -> Result<Value, Failure> {
+    let rules = rules_of(node, &publish.room)?;
+    let Publish { room, event, data, key } = publish;
+    let publication = Publication { room, event, data, from: None, key, history: rules.history };
+    match tasks::publish(node, &rules, publication).await? {
+        Answer::Published { epoch, offset, duplicate } => {
+            Ok(json!({ "epoch": epoch, "offset": offset, "duplicate": duplicate }))
+        }
+        _ => Err(Failure::new(ErrorCode::Internal, "internal error")),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let good = |key: &&str| (1..=MAX_KEY).contains(&key.len()) && !key.chars().any(char::is_control);
+    match value.to_str().ok().filter(good) {
+        Some(key) => Ok(Some(key.to_owned())),
+        None => Err(Problem::new(ErrorCode::BadFrame, "Idempotency-Key must be 1 to 128 visible characters")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    items: Vec<Box<serde_json::value::RawValue>>,
+}
+
+/// One result per item, in order: `{epoch, offset, duplicate}` or `{error}`. Items of one room are published in
+/// order; a failed item does not keep the next from being tried.
+async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<Value>, Problem> {
+    let items = body::batch_items(&text)?;
+    if items.len() > MAX_BATCH {
+        return Err(Problem::new(ErrorCode::TooLarge, format!("a batch holds at most {MAX_BATCH} publishes")));
+    }
+    let results = body::in_order_per_room(items, BATCH_CONCURRENCY, |item| {
+        let node = &node;
+        async move {
+            let result = match read_publish(&item) {
+                Ok(publish) => publish_one(node, publish).await,
+                Err(failure) => Err(failure),
+            };
+            result.unwrap_or_else(|failure| {
+                metrics::error(failure.code);
+                json!({ "error": failure })
+            })
+        }
+    });
+    Ok(Json(json!({ "results": results.await })))
+}
+
+/// The operation in the address, its own fields in the body, and `user`: on whose behalf.
+async fn operation(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    Text(text): Text,
+) -> Result<Json<Answer>, Problem> {
+    #[derive(Deserialize)]
+    struct OnBehalf {
+        user: String,
+    }
+    let unknown = || Problem::new(ErrorCode::NotFound, "no such operation in this API");
+    let kind = OpKind::from_name(&name)
+        .filter(|kind| matches!(kind, OpKind::Like | OpKind::Count | OpKind::Comment))
+        .ok_or_else(unknown)?;
+    let OnBehalf { user } = body::read(&text)?;
+    let op = Decoder::body(kind, &text).map_err(|error| problem(Failure::new(error.code, error.message)))?;
+    let room = op.room().cloned().ok_or_else(unknown)?;
+    let rules = rules_of(&node, &room).map_err(problem)?;
+    answer(tasks::counter(&node, &room, &rules, &user, op).await)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whom {
+    user: Option<String>,
+    session: Option<String>,
+    ip: Option<IpAddr>,
+}
+
+/// Every node closes what matches with 4503; the answer comes when all have been told.
+async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Result<Response, Problem> {
+    let Whom { user, session, ip } = whom;
+    if user.is_none() && session.is_none() && ip.is_none() {
+        return Err(Problem::new(ErrorCode::BadFrame, "name a user, a session or an ip"));
+    }
+    let control = Control::Disconnect { user, session, ip: ip.map(|ip| ip.to_canonical()) };
+    node.backend.call(Repeat::Harmless, node.backend.broker.control(&control)).await.map_err(problem)?;
+    Ok(Json(json!({})).into_response())
+}
+
+/// Every live node's own report, read in one step, and their sums.
+async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
+    let report = node.report();
+    let nodes = node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(problem)?;
+    let sum = |field: &str| nodes.iter().filter_map(|node| node.stats[field].as_u64()).sum::<u64>();
+    let total = json!({
+        "connections": sum("connections"),
+        "members": sum("members"),
+        "frames_in": sum("frames_in"),
+        "frames_out": sum("frames_out"),
+        "events": sum("events"),
+        "drops": sum("drops"),
+        "slow_closed": sum("slow_closed"),
+    });
+    let nodes: Vec<_> = nodes.into_iter().map(|node| node.stats).collect();
+    Ok(Json(json!({ "at": crate::node::unix_ms(), "total": total, "nodes": nodes })))
+}

@@ -1,0 +1,88 @@
+//! Request bodies: bounded, JSON, with errors that say what is wrong.
+
+use std::{collections::HashMap, future::Future};
+
+use axum::{body::Bytes, extract::{FromRequest, Request}};
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use roomcast_protocol::ErrorCode;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+
+use super::Batch;
+use crate::http::problem::Problem;
+
+/// A body as UTF-8 text.
+pub(super) struct Text(pub(super) String);
+
+/// A body as JSON of a known shape.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<S: Send + Sync> FromRequest<S> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|refused| match refused.into_response().status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ErrorCode::TooLarge, "the body is larger than 8 MiB"),
+            _ => Problem::new(ErrorCode::BadFrame, "the body could not be read"),
+        })?;
+        let text = String::from_utf8(bytes.into());
+        text.map(Self).map_err(|_| Problem::new(ErrorCode::BadFrame, "the body is not UTF-8"))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Text(text) = Text::from_request(request, state).await?;
+        read(&text).map(Self)
+    }
+}
+
+/// Reads JSON of a known shape.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    serde_json::from_str(text).map_err(|error| Problem::new(ErrorCode::BadFrame, format!("the body: {error}")))
+}
+
+/// The items of a batch: a list, or `{"items": list}`.
+pub(super) fn batch_items(text: &str) -> Result<Vec<Box<RawValue>>, Problem> {
+    // An untagged enum can't hold raw JSON, so the form is told by the first character.
+    if text.trim_start().starts_with('[') {
+        return read(text);
+    }
+    read::<Batch>(text).map(|batch| batch.items)
+}
+
+/// Runs `work` for each item; items that name the same room one after the other, others side by side.
+pub(super) async fn in_order_per_room<F>(items: Vec<Box<RawValue>>, concurrency: usize, work: impl Fn(String) -> F) -> Vec<Value>
+where
+    F: Future<Output = Value>,
+{
+    #[derive(Deserialize)]
+    struct Named {
+        room: Option<String>,
+    }
+    let mut lines: HashMap<Option<String>, Vec<(usize, String)>> = HashMap::new();
+    let count = items.len();
+    for (at, item) in items.into_iter().enumerate() {
+        let room = serde_json::from_str::<Named>(item.get()).ok().and_then(|named| named.room);
+        lines.entry(room).or_default().push((at, item.get().to_owned()));
+    }
+    let work = &work;
+    let lines = lines.into_values().map(|line| async move {
+        let mut results = Vec::with_capacity(line.len());
+        for (at, item) in line {
+            results.push((at, work(item).await));
+        }
+        results
+    });
+    let mut results = vec![Value::Null; count];
+    let mut done = stream::iter(lines).buffer_unordered(concurrency);
+    while let Some(line) = done.next().await {
+        for (at, result) in line {
+            results[at] = result;
+        }
+    }
+    results
+}

@@ -1,0 +1,160 @@
+//! One room as a back end sees it: snapshot, past, members, counters, comments, end.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::{Path, Query, State}};
+use roomcast_counter::{CommentsQuery, Update, Viewer};
+use roomcast_core::{permission::Rules, session::{DEFAULT_PAGE, MAX_PAGE}};
+use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Position, RoomName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{answer, problem, rules_of};
+use crate::{
+    backend::Repeat,
+    broker::Range,
+    http::problem::Problem,
+    node::Node,
+    session::tasks,
+};
+
+const DEFAULT_COMMENTS: u32 = 50;
+
+fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
+    let bad = |error: roomcast_protocol::NameError| problem(Failure::new(ErrorCode::BadRoom, error.to_string()));
+    let room = RoomName::parse(name).map_err(bad)?;
+    let rules = rules_of(node, &room).map_err(problem)?;
+    Ok((room, rules))
+}
+
+fn page(limit: Option<usize>) -> usize {
+    limit.unwrap_or(DEFAULT_PAGE).clamp(1, MAX_PAGE)
+}
+
+fn values(updates: Vec<Update>) -> Vec<Value> {
+    let value = |Update { target, counter, value, version }| {
+        json!({ "target": target, "counter": counter, "value": value, "version": version })
+    };
+    updates.into_iter().map(value).collect()
+}
+
+/// Where its log stands, who is there, what it counts.
+pub(super) async fn snapshot(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let (room, rules) = room_of(&node, &name)?;
+    let backend = &node.backend;
+    let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
+    let members = backend.call(Repeat::Harmless, backend.broker.presence_members(&room, None, 1));
+    let counters = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
+    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(problem)?;
+    Ok(Json(json!({
+        "room": room,
+        "epoch": log.tail.epoch,
+        "offset": log.tail.offset,
+        "presence": members.count,
+        "counters": values(counters),
+    })))
+}
+
+/// Ends a room: all its keys are removed, and who is in it is told `reset`.
+pub(super) async fn end(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let (room, _) = room_of(&node, &name)?;
+    let backend = &node.backend;
+    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(problem)?;
+    let ended = backend.broker.end_room(&room, "the room was ended");
+    let position = backend.call(Repeat::Harmless, ended).await.map_err(problem)?;
+    Ok(Json(json!({ "epoch": position.epoch, "offset": position.offset })))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Past {
+    epoch: Option<String>,
+    since: Option<u64>,
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `?epoch=&since=` for what came after an offset, `?before=` for what came before one, neither for the newest.
+pub(super) async fn history(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    Query(past): Query<Past>,
+) -> Result<Json<Answer>, Problem> {
+    let (room, rules) = room_of(&node, &name)?;
+    let since = match (past.epoch, past.since) {
+        (Some(epoch), Some(offset)) => Some(Position { epoch: Epoch::new(&epoch), offset: Offset(offset) }),
+        (None, None) => None,
+        _ => return Err(Problem::new(ErrorCode::BadFrame, "epoch and since belong together")),
+    };
+    answer(tasks::history(&node, &room, &rules, tasks::range(since, past.before, page(past.limit))).await)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Paging {
+    cursor: Option<String>,
+    limit: Option<usize>,
+}
+
+/// Members by user id.
+pub(super) async fn presence(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Answer>, Problem> {
+    let (room, _) = room_of(&node, &name)?;
+    answer(tasks::presence(&node, &room, paging.cursor.as_deref(), page(paging.limit)).await)
+}
+
+#[derive(Deserialize)]
+pub(super) struct Targets {
+    /// Comma-separated; all without.
+    targets: Option<String>,
+}
+
+/// Counter values, read in one step.
+pub(super) async fn counters(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    Query(query): Query<Targets>,
+) -> Result<Json<Value>, Problem> {
+    let (room, _) = room_of(&node, &name)?;
+    let targets: Option<Vec<String>> = query.targets.map(|list| list.split(',').map(str::to_owned).collect());
+    let read = node.backend.counter.counters(room.as_str(), targets.as_deref());
+    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    Ok(Json(json!({ "counters": values(updates) })))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Comments {
+    target: Option<String>,
+    cursor: Option<String>,
+    limit: Option<u32>,
+    /// As this user sees them; without, as an admin does.
+    user: Option<String>,
+}
+
+/// Comments, newest first.
+pub(super) async fn comments(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+    Query(query): Query<Comments>,
+) -> Result<Json<Value>, Problem> {
+    let (room, _) = room_of(&node, &name)?;
+    let viewer = query.user.map_or(Viewer::Admin, Viewer::User);
+    let limit = query.limit.unwrap_or(DEFAULT_COMMENTS);
+    let query = CommentsQuery { target: query.target, viewer, cursor: query.cursor, limit };
+    let read = node.backend.counter.comments(room.as_str(), query);
+    let page = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let comment = |comment: roomcast_counter::Comment| {
+        json!({
+            "comment": comment.comment,
+            "target": comment.target,
+            "text": comment.text,
+            "user": comment.user,
+            "at": comment.at,
+            "pending": comment.pending,
+            "version": comment.version,
+        })
+    };
+    let comments: Vec<_> = page.comments.into_iter().map(comment).collect();
+    Ok(Json(json!({ "comments": comments, "cursor": page.cursor })))
+}

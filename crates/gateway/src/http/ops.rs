@@ -1,0 +1,48 @@
+//! What operators and their tools ask: is it alive, is it ready, how is it doing.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::{RawQuery, State}, response::{IntoResponse, Response}, routing::get};
+use http::{StatusCode, header};
+use serde_json::json;
+
+use crate::{drain::Phase, metrics, node::Node};
+
+/// `/livez`, `/readyz` and `/metrics`.
+pub fn routes(node: Arc<Node>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }))
+        .with_state(node)
+}
+
+async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Response {
+    let phase = *node.phase.borrow();
+    let serving = phase == Phase::Serving;
+    let broker = node.broker_ready();
+    let status = if serving && broker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="))) {
+        return (status, if status == StatusCode::OK { "ready\n" } else { "not ready\n" }).into_response();
+    }
+    let health = node.backend.broker.health();
+    let phase = match phase {
+        Phase::Serving => "serving",
+        Phase::Leaving => "leaving",
+        Phase::Draining => "draining",
+    };
+    let checks = json!({
+        "ready": status == StatusCode::OK,
+        "checks": {
+            "phase": { "ok": serving, "state": phase },
+            "broker": {
+                "ok": broker,
+                "usable": health.usable,
+                "for_ms": u64::try_from(health.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "reconnects": health.reconnects,
+                "lag_ms": health.last_lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            },
+        },
+    });
+    (status, Json(checks)).into_response()
+}

@@ -1,0 +1,150 @@
+//! The WebSocket handshake (RFC 6455 §4.2), checked strictly, and admission: origin, address, subprotocol, drain.
+//!
+//! Nothing of the query string is read: a token there would stand in every log on the way.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{body::Body, response::Response};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use roomcast_core::permits::{IpPermit, PermitRefusal};
+use roomcast_protocol::{Codec, ErrorCode, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{address, problem::{Problem, retry_seconds}};
+use crate::{
+    drain::Phase,
+    metrics::{self, Admission},
+    node::{Node, now},
+};
+
+/// A connection that may begin.
+pub(super) struct Accepted {
+    pub(super) codec: Codec,
+    pub(super) permit: IpPermit,
+    pub(super) ip: IpAddr,
+}
+
+/// Answers a request for `/ws`; with the response 101 comes the admission.
+pub(super) fn handshake<B>(node: &Node, peer: SocketAddr, request: &Request<B>) -> (Response, Option<Accepted>) {
+    match admit(node, peer, request) {
+        Ok((accept, offered, accepted)) => {
+            metrics::admission(Admission::Accepted);
+            let mut response = Response::builder()
+                .status(StatusCode::SWITCHING_PROTOCOLS)
+                .header(header::UPGRADE, "websocket")
+                .header(header::CONNECTION, "Upgrade")
+                .header(header::SEC_WEBSOCKET_ACCEPT, accept);
+            if offered {
+                response = response.header(header::SEC_WEBSOCKET_PROTOCOL, accepted.codec.subprotocol());
+            }
+            match response.body(Body::empty()) {
+                Ok(response) => (response, Some(accepted)),
+                Err(_) => (Problem::new(ErrorCode::Internal, "the handshake could not be answered").into(), None),
+            }
+        }
+        Err((outcome, problem)) => {
+            metrics::admission(outcome);
+            (problem.into(), None)
+        }
+    }
+}
+
+fn admit<B>(
+    node: &Node,
+    peer: SocketAddr,
+    request: &Request<B>,
+) -> Result<(String, bool, Accepted), (Admission, Problem)> {
+    let refused = |problem| (Admission::Refused, problem);
+    let key = check_handshake(request).map_err(refused)?;
+    let headers = request.headers();
+    check_origin(node, headers).map_err(refused)?;
+    let (codec, offered) = subprotocol(headers).map_err(refused)?;
+    if *node.phase.borrow() == Phase::Draining {
+        let problem = Problem::new(ErrorCode::Unavailable, "this node is going: connect to another")
+            .header(header::RETRY_AFTER, "1".to_owned());
+        return Err((Admission::Draining, problem));
+    }
+    let ip = address::client(peer.ip(), headers, &node.config.trusted_proxies);
+    let permit = node.permits.acquire(ip, now().instant).map_err(too_many)?;
+    Ok((derive_accept_key(key.as_bytes()), offered, Accepted { codec, permit, ip }))
+}
+
+/// Tungstenite would answer 101 to nearly anything; this does not. Returns the key.
+fn check_handshake<B>(request: &Request<B>) -> Result<&str, Problem> {
+    let bad = |detail| Problem::new(ErrorCode::BadFrame, detail);
+    let upgrade_required = |detail| {
+        bad(detail)
+            .status(StatusCode::UPGRADE_REQUIRED)
+            .header(header::UPGRADE, "websocket".to_owned())
+            .header(header::SEC_WEBSOCKET_VERSION, "13".to_owned())
+    };
+    let headers = request.headers();
+    if request.method() != Method::GET {
+        return Err(bad("a WebSocket begins with GET").status(StatusCode::METHOD_NOT_ALLOWED).header(header::ALLOW, "GET".to_owned()));
+    }
+    if request.version() != Version::HTTP_11 {
+        return Err(bad("a WebSocket begins with HTTP/1.1"));
+    }
+    if headers.get_all(header::HOST).iter().count() != 1 {
+        return Err(bad("exactly one Host is needed"));
+    }
+    if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+        return Err(upgrade_required("this address speaks WebSocket only"));
+    }
+    if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(upgrade_required("Sec-WebSocket-Version must be 13"));
+    }
+    single(headers, &header::SEC_WEBSOCKET_KEY)
+        .filter(|key| STANDARD.decode(key).is_ok_and(|key| key.len() == 16))
+        .ok_or_else(|| bad("exactly one Sec-WebSocket-Key of 16 bytes in base64 is needed"))
+}
+
+fn check_origin(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
+    if !headers.contains_key(header::ORIGIN) {
+        return Ok(());
+    }
+    let host = single(headers, &header::HOST);
+    match single(headers, &header::ORIGIN) {
+        Some(origin) if node.config.origins.allow(origin, host) => Ok(()),
+        _ => Err(Problem::new(ErrorCode::Forbidden, "this origin may not connect; see the setting `origins`")),
+    }
+}
+
+/// The first subprotocol offered that we speak; JSON when none is offered.
+fn subprotocol(headers: &HeaderMap) -> Result<(Codec, bool), Problem> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut offered = offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    if offers.iter().next().is_none() {
+        return Ok((Codec::json(), false));
+    }
+    offered.find_map(Codec::for_subprotocol).map(|codec| (codec, true)).ok_or_else(|| {
+        let detail = format!("none of these subprotocols is spoken here; offer {SUBPROTOCOL_JSON} or {SUBPROTOCOL_MSGPACK}");
+        Problem::new(ErrorCode::BadFrame, detail)
+    })
+}
+
+fn too_many(refusal: PermitRefusal) -> (Admission, Problem) {
+    let (outcome, code, status) = match refusal {
+        PermitRefusal::IpConnections { .. } | PermitRefusal::IpRate { .. } => {
+            (Admission::IpLimited, ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS)
+        }
+        PermitRefusal::NodeFull { .. } => (Admission::NodeFull, ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+    };
+    let problem = Problem::new(code, refusal.to_string())
+        .status(status)
+        .header(header::RETRY_AFTER, retry_seconds(refusal.retry_after()));
+    (outcome, problem)
+}
+
+/// The value of a header that must stand exactly once.
+fn single<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+}
