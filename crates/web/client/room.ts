@@ -53,7 +53,7 @@ export class RoomState {
     this.refusals = 0;
     if (this.position && this.position.epoch !== reply.epoch) this.counts.clear();
     this.position = { epoch: reply.epoch, offset: reply.offset };
-    if (since && !resumed) this.emit("reset", { reason: "the gap was larger than the room's history", rejoined: true });
+    if (since && !resumed) this.emit("reset", { reason: "the gap was larger than the room's history" });
     // A listener may have asked for a reload, or left: then this answer is superseded.
     if (this.status !== "joined" || this.holders.size === 0) return;
     if (reply.presence) this.#presence(reply.presence);
@@ -80,7 +80,7 @@ export class RoomState {
       case "reset":
         this.counts.clear();
         this.position = { epoch: frame.epoch as string, offset: frame.offset as number };
-        return this.emit("reset", { reason: String(frame.reason), rejoined: false });
+        return this.emit("reset", { reason: String(frame.reason) });
       case "kicked":
         this.status = "kicked";
         this.failure = new RoomcastError("forbidden", `removed from ${this.name}: ${String(frame.reason)}`);

@@ -147,11 +147,8 @@ export interface RoomEvents {
   joined: Position;
   /** Joined again after a lost connection, with nothing missed. */
   recovered: { readonly missed: number };
-  /**
-   * Continuity was lost: whatever was built from this room's events must be built anew. With `rejoined` the recent
-   * events follow at once; without it, `reload` asks for them.
-   */
-  reset: { readonly reason: string; readonly rejoined: boolean };
+  /** Continuity was lost: what was built from this room's events must be built anew. `reload` asks for the recent ones. */
+  reset: { readonly reason: string };
   kicked: { readonly reason: string };
   error: Error;
 }

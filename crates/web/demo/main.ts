@@ -62,9 +62,9 @@ function start(): void {
     if (!comment || !card?.add(comment) || event.replay || comment.user === me) return;
     setText(need("announce"), `New comment on ${GALLERY.find(({ id }) => id === comment.target)?.title ?? "a photo"}: ${comment.text}`);
   });
-  room.on("reset", ({ rejoined }) => {
+  room.on("reset", () => {
     for (const card of cards.values()) card.clear();
-    if (!rejoined) room.reload();
+    room.reload();
   });
   room.on("error", (error) => toast(refusal(`The room ${roomName} is closed to you`, error)));
   room.on("kicked", ({ reason }) => toast(`You were removed from the room: ${reason}`));

@@ -53,7 +53,7 @@ export async function startFakeHub(port = 0) {
       const room = roomOf(name);
       room.members.add(member);
       const recovered = since === undefined || since.epoch === room.epoch;
-      const events = since && recovered ? room.log.filter(({ offset }) => offset > since.offset) : recent ? room.log.slice(-recent) : [];
+      const events = since ? room.log.filter(({ offset }) => recovered && offset > since.offset) : recent ? room.log.slice(-recent) : [];
       setTimeout(() => push(room, { push: "presence", ...presence(room) }), 30);
       return { epoch: room.epoch, offset: room.offset, recovered, events, presence: presence(room), counts: [...room.counts.values()] };
     },
@@ -153,6 +153,8 @@ export async function startFakeHub(port = 0) {
     url: `http://127.0.0.1:${server.address().port}`,
     /** Ends every socket as a lost network would. */
     drop() { for (const socket of sockets) socket.terminate(); },
+    /** Ends every socket, and begins a new epoch with an empty history of the same room. */
+    forget(name) { Object.assign(roomOf(name), { epoch: hex(8), offset: 0, log: [] }); this.drop(); },
     /** Ends the nodes' reports, or lets them go on. */
     mute(on) { muted = on; },
     publish: (room, event, data, from) => publish(roomOf(room), event, data, from),

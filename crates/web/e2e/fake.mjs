@@ -26,6 +26,16 @@ const more = [
     await anna.click("#badge summary");
   }],
 
+  ["a lost history is started anew", async ({ ben, room }) => {
+    await live(ben);
+    hub.forget(room);
+    hub.comment(room, "balloons", "First of the new age", "g_elsewhere");
+    await live(ben);
+    await commentsHold(ben, "balloons", "First of the new age");
+    await until("the old comments should be gone", async () => same(await ben.locator(`${card("golden-hour")} .comments li`).count(), 0));
+    await until("the likes should stay", async () => same(await textOf(ben, `${card("golden-hour")} .heart .number`), "1"));
+  }],
+
   ["the dashboard says stale, then gone, then is well again", async (world) => {
     const board = await world.open(`/admin#token=${world.adminToken}`);
     await board.locator("#nodes tbody tr").first().waitFor();

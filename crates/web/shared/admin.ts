@@ -72,9 +72,9 @@ export function notificationPanel(room: Room, heard: (title: string, live: boole
     while (list.children.length > KEPT) list.lastElementChild?.remove();
     heard(notice.title, !event.replay);
   });
-  room.on("reset", ({ rejoined }) => {
+  room.on("reset", () => {
     list.replaceChildren(empty);
-    if (!rejoined) room.reload();
+    room.reload();
   });
 
   const clock = setInterval(() => {

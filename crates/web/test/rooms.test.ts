@@ -123,6 +123,24 @@ describe("coming back to a room", () => {
     expect(room.position).toEqual({ epoch: "e2", offset: 2 });
   });
 
+  it("reloads in answer to a reset: the answer that could not recover is superseded", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a", { recent: 50 });
+    answerJoin(socket, { offset: 4 });
+    const heard: unknown[] = [];
+    room.on("reset", () => { heard.push("reset"); room.reload(); });
+    room.on("event", ({ offset }) => heard.push(offset));
+    room.on("joined", ({ epoch }) => heard.push(epoch));
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    answerJoin(next, { epoch: "e2", offset: 3, recovered: false });
+    expect(next.ops("join").at(-1)).toEqual({ id: 3, op: "join", room: "event:a", recent: 50 });
+    answerJoin(next, { epoch: "e2", offset: 3, recovered: true, events: [past(2), past(3)] });
+    next.say(live(4));
+    expect(heard).toEqual(["reset", 2, 3, "e2", 4]);
+  });
+
   it("takes a reset in a live room, and can reload from it", async () => {
     const { room, heard, socket } = await rejoined({ offset: 5, recovered: true });
     socket.say({ push: "reset", room: "event:a", epoch: "e9", offset: 1, reason: "failover" });

@@ -140,13 +140,9 @@ export interface RoomEvents {
     recovered: {
         readonly missed: number;
     };
-    /**
-     * Continuity was lost: whatever was built from this room's events must be built anew. With `rejoined` the recent
-     * events follow at once; without it, `reload` asks for them.
-     */
+    /** Continuity was lost: what was built from this room's events must be built anew. `reload` asks for the recent ones. */
     reset: {
         readonly reason: string;
-        readonly rejoined: boolean;
     };
     kicked: {
         readonly reason: string;
