@@ -1,14 +1,30 @@
 //! What a node is told before it starts: one struct per subsystem, filled from defaults, file, environment and
 //! flags, checked as a whole.
 
+pub mod defaults;
+mod field;
+mod load;
+mod origins;
+pub(crate) mod parse;
+mod problem;
+mod render;
+mod schema;
 mod secret;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use roomcast_core::{limits::Limits, permission::Namespaces};
 
+pub use problem::{Origin, Problem, Problems, Shown};
+pub use render::{default_toml, markdown};
+pub use schema::schema;
 pub use secret::Secret;
+pub use source::{Flag, Purpose, Sources};
 
 /// Everything a node is told.
 #[derive(Debug, Clone)]
@@ -71,7 +87,9 @@ pub struct Redis {
 pub struct Auth {
     /// Verifies HS256, HS384 and HS512.
     pub hmac_key: Option<Secret>,
-    /// Verifies RS*, PS*, ES* and EdDSA.
+    /// Whether that key was made up at this start (development), so that only this process can sign with it.
+    pub key_is_generated: bool,
+    /// Verifies RS*, PS*, ES* and `EdDSA`.
     pub jwks: Option<JwksSource>,
     /// The `iss` that a token must carry, where one is set.
     pub issuer: Option<String>,
