@@ -2,6 +2,21 @@
 //!
 //! The only crate with sockets. `docs/architecture.md` shows how a frame and an event walk through it.
 
+pub mod app;
 pub mod auth;
+pub mod backend;
 pub mod broker;
 pub mod config;
+pub mod conn;
+pub mod drain;
+pub mod http;
+pub mod hub;
+pub mod interest;
+pub mod metrics;
+pub mod node;
+pub mod outbox;
+pub mod presence;
+pub mod pump;
+pub mod random;
+pub mod session;
+pub mod worker;

@@ -2,17 +2,22 @@
 //!
 //! The pump never blocks on a worker: a lane that is full makes a gap, and a gap is read back from history.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use roomcast_core::{continuity::{FeedAction, RoomFeed}, permission::{HistoryRules, Namespaces}};
-use roomcast_protocol::{Event, Offset, Position, Push, RoomName, SharedPush};
-use tokio::{sync::mpsc, task::JoinSet};
+use roomcast_core::{continuity::{FeedAction, FeedRules, RoomFeed}, permission::{HistoryRules, Namespaces}};
+use roomcast_protocol::{Epoch, Event, Offset, Position, Push, RoomName, SharedPush};
+use tokio::{sync::mpsc, task::JoinSet, time::interval};
 
 use crate::{
     broker::{self, Broker, BrokerError, Control, Feed, Page, Range},
     hub::{Delivery, Place},
     interest::Interest,
     metrics,
+    presence::Presence,
 };
 
 /// Events read per repair step.
@@ -21,6 +26,11 @@ const REPAIR_PAGE: usize = 500;
 const REPAIRS: usize = 32;
 /// Before a failed repair is tried again.
 const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often rooms in which nothing happens are looked at: a loss without a later event is found within two of these.
+const LOOK: Duration = Duration::from_secs(2);
+/// Rooms looked at in one call.
+const LOOK_CHUNK: usize = 1_000;
 
 /// What a worker is told besides pushes; rare, so its channel is unbounded.
 #[derive(Debug, Clone)]
@@ -49,6 +59,27 @@ pub enum Note {
     Gone(RoomName),
 }
 
+/// An event and the life of the log it belongs to.
+#[derive(Debug)]
+struct Fed {
+    epoch: Epoch,
+    event: Event,
+}
+
+impl Fed {
+    fn size(&self) -> usize {
+        self.event.data.as_str().len() + self.event.event.len()
+    }
+}
+
+/// One room as the pump knows it.
+#[derive(Debug)]
+struct Line {
+    feed: RoomFeed<Fed>,
+    /// No event came since the last look at its tail.
+    quiet: bool,
+}
+
 /// What runs on the control thread between broker and workers.
 #[derive(Debug)]
 pub struct Pump {
@@ -56,46 +87,52 @@ pub struct Pump {
     interest: Interest,
     namespaces: Arc<Namespaces>,
     lanes: Vec<Lane>,
-    feeds: HashMap<RoomName, RoomFeed<Event>>,
-    waiting: std::collections::VecDeque<(RoomName, Position)>,
+    presence: Presence,
+    lines: HashMap<RoomName, Line>,
+    waiting: VecDeque<(RoomName, Position)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
+    looks: JoinSet<(Vec<RoomName>, Result<Vec<Option<Position>>, BrokerError>)>,
 }
 
 impl Pump {
     /// A pump that has moved nothing yet.
-    pub fn new(broker: Broker, interest: Interest, namespaces: Arc<Namespaces>, lanes: Vec<Lane>) -> Self {
+    pub fn new(
+        broker: Broker,
+        interest: Interest,
+        namespaces: Arc<Namespaces>,
+        presence: Presence,
+        lanes: Vec<Lane>,
+    ) -> Self {
         Self {
             broker,
             interest,
             namespaces,
             lanes,
-            feeds: HashMap::new(),
-            waiting: std::collections::VecDeque::new(),
+            presence,
+            lines: HashMap::new(),
+            waiting: VecDeque::new(),
             repairs: JoinSet::new(),
+            looks: JoinSet::new(),
         }
     }
 
-    /// Moves until the feed ends. `nodes_changed` is rung when nodes came or went.
-    pub async fn run(mut self, mut feed: mpsc::Receiver<Feed>, mut notes: mpsc::UnboundedReceiver<Note>, nodes_changed: impl Fn()) {
+    /// Moves until the feed ends.
+    pub async fn run(mut self, mut feed: mpsc::Receiver<Feed>, mut notes: mpsc::UnboundedReceiver<Note>) {
+        let mut look = interval(LOOK);
         loop {
             tokio::select! {
                 item = feed.recv() => match item {
                     Some(Feed::Delivery(room, delivery)) => self.arrived(&room, delivery),
-                    Some(Feed::Control(control)) => {
-                        if control == Control::NodesChanged {
-                            nodes_changed();
-                        } else {
-                            self.tell_all(&Word::Control(control));
-                        }
-                    }
+                    Some(Feed::Control(Control::NodesChanged)) => self.presence.refresh(false),
+                    Some(Feed::Control(control)) => self.tell_all(&Word::Control(control)),
                     Some(Feed::Interrupted) => self.interrupted(),
                     None => return,
                 },
                 Some(note) = notes.recv() => match note {
-                    Note::Tail(room, tail) => self.tail(&room, &tail),
+                    Note::Tail(room, tail) => self.seed(&room, &tail),
                     Note::Gone(room) => {
                         if !self.interest.contains(&room) {
-                            self.feeds.remove(&room);
+                            self.lines.remove(&room);
                         }
                     }
                 },
@@ -104,6 +141,12 @@ impl Pump {
                         self.repaired(&room, result);
                     }
                 }
+                Some(done) = self.looks.join_next() => {
+                    if let Ok((rooms, Ok(tails))) = done {
+                        self.looked(&rooms, &tails);
+                    }
+                }
+                _ = look.tick() => self.look(),
             }
             self.start_repairs();
         }
@@ -117,79 +160,119 @@ impl Pump {
             broker::Delivery::Event(epoch, event) => {
                 metrics::event();
                 let offset = event.offset;
-                let actions = self.feed(room).live(&epoch, offset, event);
-                self.act(room, actions);
+                let line = self.line(room);
+                line.quiet = false;
+                let action = line.feed.live(&epoch, offset, Fed { epoch: epoch.clone(), event });
+                self.act(room, action);
             }
             broker::Delivery::Signal { event, data, from } => {
                 self.pass(room, Push::Signal { room: room.clone(), event, data, from });
             }
             broker::Delivery::Count(value) => self.pass(room, Push::Count { room: room.clone(), value }),
             broker::Delivery::Presence(count) => self.pass(room, Push::Presence { room: room.clone(), count }),
-            broker::Delivery::Ended(position, reason) => {
-                let actions = self.feed(room).reset(position, reason);
-                self.act(room, actions);
+            broker::Delivery::Ended(position, _reason) => {
+                let action = self.line(room).feed.ended(position);
+                self.act(room, action);
             }
         }
     }
 
     /// Every room that may have missed something looks at its log.
     fn interrupted(&mut self) {
-        tracing::warn!(rooms = self.feeds.len(), "the broker's subscription was interrupted: looking for gaps");
-        let rooms: Vec<_> = self.feeds.keys().cloned().collect();
+        tracing::warn!(rooms = self.lines.len(), "the broker's subscription was interrupted: looking for gaps");
+        let rooms: Vec<_> = self.lines.keys().cloned().collect();
         for room in rooms {
-            let actions = self.feed(&room).interrupted();
-            self.act(&room, actions);
+            let action = self.line(&room).feed.interrupted();
+            self.act(&room, action);
+        }
+        self.presence.refresh(true);
+    }
+
+    /// A join read the log; a feed that knows no position yet begins there.
+    fn seed(&mut self, room: &RoomName, tail: &Position) {
+        if self.interest.contains(room) && self.line(room).feed.position().is_none() {
+            let action = self.line(room).feed.tail(tail);
+            self.act(room, action);
         }
     }
 
-    fn tail(&mut self, room: &RoomName, tail: &Position) {
-        if self.interest.contains(room) {
-            self.feed(room).seed(tail);
+    /// Rooms in which nothing happened for a while are looked at, so that a loss with no later event is found.
+    fn look(&mut self) {
+        if !self.looks.is_empty() {
+            return;
         }
-    }
-
-    fn feed(&mut self, room: &RoomName) -> &mut RoomFeed<Event> {
-        if !self.feeds.contains_key(room) {
-            self.feeds.insert(room.clone(), RoomFeed::default());
+        let mut quiet: Vec<RoomName> = Vec::new();
+        for (room, line) in &mut self.lines {
+            if line.quiet {
+                quiet.push(room.clone());
+            }
+            line.quiet = true;
         }
-        self.feeds.entry(room.clone()).or_default()
-    }
-
-    fn act(&mut self, room: &RoomName, actions: impl IntoIterator<Item = FeedAction<Event>>) {
-        let mut lost: Option<Offset> = None;
-        for action in actions {
-            match action {
-                FeedAction::Deliver(position, event) => {
-                    let offset = position.offset;
-                    let delivery = Delivery {
-                        room: room.clone(),
-                        place: Place::Event(position),
-                        at: Some(event.at),
-                        push: Arc::new(SharedPush::new(Push::Event { room: room.clone(), event })),
-                    };
-                    if !self.hand_out(&delivery) {
-                        lost = lost.or(Some(offset));
+        let broker = self.broker.clone();
+        if !quiet.is_empty() {
+            self.looks.spawn(async move {
+                let mut tails = Vec::with_capacity(quiet.len());
+                for chunk in quiet.chunks(LOOK_CHUNK) {
+                    match broker.tails(chunk).await {
+                        Ok(mut some) => tails.append(&mut some),
+                        Err(error) => return (quiet, Err(error)),
                     }
+                }
+                (quiet, Ok(tails))
+            });
+        }
+    }
+
+    fn looked(&mut self, rooms: &[RoomName], tails: &[Option<Position>]) {
+        for (room, tail) in rooms.iter().zip(tails) {
+            // Where an event came meanwhile, the look is older than what is known.
+            let Some(line) = self.lines.get_mut(room).filter(|line| line.quiet) else { continue };
+            // A room without a log has lost it, if it ever had one: reading it makes a new epoch, and a reset.
+            let action = match tail {
+                Some(tail) => line.feed.tail(tail),
+                None => line.feed.interrupted(),
+            };
+            self.act(room, action);
+        }
+    }
+
+    fn line(&mut self, room: &RoomName) -> &mut Line {
+        self.lines
+            .entry(room.clone())
+            .or_insert_with(|| Line { feed: RoomFeed::new(FeedRules::default(), Fed::size), quiet: false })
+    }
+
+    fn act(&mut self, room: &RoomName, actions: impl IntoIterator<Item = FeedAction<Fed>>) {
+        let mut lost: Option<Position> = None;
+        let mut last: Option<Position> = None;
+        for action in actions {
+            let (place, at, push) = match action {
+                FeedAction::ReadHistory { since } => {
+                    self.waiting.push_back((room.clone(), since));
+                    continue;
+                }
+                FeedAction::Deliver(Fed { epoch, event }) => {
+                    let place = Position { epoch, offset: event.offset };
+                    (Place::Event(place), Some(event.at), Push::Event { room: room.clone(), event })
                 }
                 FeedAction::Reset { position, reason } => {
                     metrics::gap(metrics::Gap::Reset);
                     let Position { epoch, offset } = position.clone();
                     let push = Push::Reset { room: room.clone(), epoch, offset, reason: reason.to_string() };
-                    let place = Place::Reset(position);
-                    let delivery = Delivery { room: room.clone(), place, at: None, push: Arc::new(SharedPush::new(push)) };
-                    if !self.hand_out(&delivery) {
-                        lost = lost.or(Some(offset));
-                    }
+                    (Place::Reset(position), None, push)
                 }
-                FeedAction::ReadHistory { since } => self.waiting.push_back((room.clone(), since)),
+            };
+            let before = before(&place);
+            let delivery = Delivery { room: room.clone(), place, at, push: Arc::new(SharedPush::new(push)) };
+            if !self.hand_out(&delivery) && lost.is_none() {
+                lost = last.clone().or(Some(before));
             }
+            last = position_of(&delivery.place).cloned();
         }
-        if let Some(offset) = lost {
-            let actions = self.feed(room).rewind(offset);
-            for action in actions {
-                if let FeedAction::ReadHistory { since } = action {
-                    self.waiting.push_back((room.clone(), since));
-                }
+        if let Some(since) = lost {
+            let action = self.line(room).feed.rewind_to(since);
+            if let Some(FeedAction::ReadHistory { since }) = action {
+                self.waiting.push_back((room.clone(), since));
             }
         }
     }
@@ -223,7 +306,7 @@ impl Pump {
         while self.repairs.len() < REPAIRS {
             let Some((room, since)) = self.waiting.pop_front() else { return };
             if !self.interest.contains(&room) {
-                self.feeds.remove(&room);
+                self.lines.remove(&room);
                 continue;
             }
             let broker = self.broker.clone();
@@ -239,15 +322,17 @@ impl Pump {
     }
 
     fn repaired(&mut self, room: &RoomName, result: Result<Page, BrokerError>) {
+        let Some(line) = self.lines.get_mut(room) else { return };
         let actions = match result {
             Ok(Page { tail, events, complete }) => {
-                let events: Vec<_> = events.into_iter().map(|event| (event.offset, event)).collect();
                 if complete && !events.is_empty() {
                     metrics::gap(metrics::Gap::Repaired);
                 }
-                self.feed(room).page(tail, complete, events)
+                let fed = |event: Event| (event.offset, Fed { epoch: tail.epoch.clone(), event });
+                let events = events.into_iter().map(fed).collect();
+                line.feed.page(tail, complete, events)
             }
-            Err(_still_down) => self.feed(room).failed(),
+            Err(_still_down) => line.feed.failed().into_iter().collect(),
         };
         self.act(room, actions);
     }
@@ -255,5 +340,23 @@ impl Pump {
     fn history(&self, room: &RoomName) -> HistoryRules {
         let none = HistoryRules { size: 0, ttl: Duration::from_secs(60) };
         self.namespaces.rules(room).map_or(none, |rules| rules.history)
+    }
+}
+
+fn position_of(place: &Place) -> Option<&Position> {
+    match place {
+        Place::Event(position) | Place::Reset(position) => Some(position),
+        Place::None => None,
+    }
+}
+
+/// The position of somebody who has everything before this, and not this.
+fn before(place: &Place) -> Position {
+    match place {
+        Place::Event(Position { epoch, offset }) => {
+            Position { epoch: epoch.clone(), offset: Offset(offset.0.saturating_sub(1)) }
+        }
+        // Of no epoch that ever was: whoever reads on from there is reset.
+        Place::Reset(_) | Place::None => Position { epoch: Epoch::new(""), offset: Offset(0) },
     }
 }

@@ -2,7 +2,7 @@
 //! connection with the right code. It writes nothing to the socket itself: that is the outbox's work.
 
 pub mod io;
-mod tasks;
+pub(crate) mod tasks;
 
 use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 

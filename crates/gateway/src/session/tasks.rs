@@ -1,6 +1,8 @@
 //! Carrying out what `core` permitted: each task goes to the hub, the broker or the counter, and comes back as an
 //! answer and a change to the session.
 
+pub(crate) use connect::Grant;
+
 mod connect;
 mod join;
 

@@ -1,0 +1,289 @@
+//! A node from start to stop: it puts broker, counter, workers and HTTP together, and takes them apart without loss.
+
+mod heartbeat;
+mod internal;
+
+use std::{
+    io,
+    net::SocketAddr,
+    num::NonZeroUsize,
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use axum::Router;
+use roomcast_core::{
+    permits::{IpPermits, PermitRules},
+    session::Terms,
+};
+use roomcast_counter::{Counter, Memory};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::Verifier,
+    backend::{Backend, BusSink},
+    broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
+    config::Config,
+    drain::Phase,
+    http::{api, assets, ops},
+    interest::{self, Interest},
+    metrics,
+    node::Node,
+    presence::Presence,
+    pump::{Lane, Pump},
+    worker,
+};
+
+/// Pushes that may wait for one worker: a busy second.
+const LANE: usize = 65_536;
+/// Workers share a room's set of workers as 64 bits.
+const MAX_WORKERS: usize = 64;
+/// Before the deadline, so that the process still ends by itself.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
+
+/// Why a node did not start, or did not stop well.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// An address can't be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The broker can't be reached.
+    #[error("the broker cannot be reached")]
+    Broker(#[from] BrokerError),
+    /// The metrics recorder refuses its buckets.
+    #[error("the metrics cannot be recorded")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The tokens can't be verified.
+    #[error("the token verifier cannot be set up: {0}")]
+    Auth(String),
+    /// A thread can't be started.
+    #[error("a worker thread cannot be started")]
+    Thread(#[source] io::Error),
+}
+
+/// What keeps events and counters.
+#[derive(Debug, Clone)]
+pub enum Backing {
+    /// In this process; several nodes of one process may share it.
+    Local(LocalBus, Counter),
+    /// In Redis, as the configuration says.
+    Redis,
+}
+
+impl Backing {
+    /// A bus and a counter that publishes on it.
+    pub fn local(config: &Config) -> Self {
+        let bus = LocalBus::new(config.presence);
+        let counter = Counter::Memory(Memory::new(Arc::new(BusSink(bus.clone()))));
+        Self::Local(bus, counter)
+    }
+
+    /// What the configuration asks for.
+    pub fn of(config: &Config) -> Self {
+        if config.redis.is_some() { Self::Redis } else { Self::local(config) }
+    }
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where browsers connect.
+    pub public: SocketAddr,
+    /// Where health, metrics and the API are.
+    pub internal: SocketAddr,
+    /// The node.
+    pub node: Arc<Node>,
+    phase: watch::Sender<Phase>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    workers: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// Starts a node. It serves when this returns.
+pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError> {
+    metrics::install()?;
+    let tasks = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let listeners = listen(config.listen, workers_of(&config))?;
+    let public = local_address(&listeners, config.listen)?;
+    let (broker, counter) = connect(&config, backing, &tasks, &stop).await?;
+    let feed = broker.take_feed();
+
+    let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
+    let (interest, changes) = Interest::new();
+    let (notes, noted) = mpsc::unbounded_channel();
+    let (phase, phases) = watch::channel(Phase::Serving);
+    let presence = Presence::default();
+    let node = Arc::new(Node {
+        terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
+        verifier,
+        backend: Backend::new(broker.clone(), counter, config.breaker),
+        interest: interest.clone(),
+        presence: presence.clone(),
+        permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
+        notes: notes.clone(),
+        phase: phases,
+        idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
+        lanes: OnceLock::new(),
+        started: Instant::now(),
+        config,
+    });
+
+    let show = if node.config.dev { assets::Show::Demo } else { assets::Show::NoDemo };
+    let inside = ops::routes(node.clone()).merge(api::routes(node.clone()));
+    let merged = node.config.internal == node.config.listen;
+    let routes = if merged { assets::routes(show).merge(inside.clone()) } else { assets::routes(show) };
+    let internal = if merged { public } else { internal::serve(&node, inside, &tasks, &stop).await? };
+    let (lanes, workers) = start_workers(&node, listeners, &routes, &stop)?;
+    let _first = node.lanes.set(lanes.clone());
+
+    let pump = Pump::new(broker.clone(), interest.clone(), Arc::new(node.terms.namespaces.clone()), presence.clone(), lanes);
+    if let Some(feed) = feed {
+        spawn(&tasks, &stop, pump.run(feed, noted));
+    }
+    let gone = move |room: &_| {
+        // Without a pump the node is stopping.
+        let _stopping = notes.send(crate::pump::Note::Gone(room.clone()));
+    };
+    spawn(&tasks, &stop, interest::reconcile(interest, changes, broker.clone(), gone));
+    let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
+    spawn(&tasks, &stop, presence.run(broker, interval));
+    spawn(&tasks, &stop, heartbeat::beat(node.clone()));
+    spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
+    spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
+    tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
+    Ok(Running { public, internal, node, phase, tasks, stop, workers })
+}
+
+impl Running {
+    /// Drains and stops: not ready, then reconnects spread, then the end. In `drain.deadline` at the latest.
+    pub async fn stop(self) {
+        let drain = self.node.config.drain;
+        let deadline = Instant::now() + drain.deadline.saturating_sub(DEADLINE_MARGIN);
+        tracing::info!(connections = self.node.permits.connections(), "leaving: not ready any more");
+        metrics::draining();
+        self.phase.send_replace(Phase::Leaving);
+        let _cut_short = timeout_at(deadline, sleep(drain.balancer_delay)).await;
+        self.phase.send_replace(Phase::Draining);
+        let emptied = async {
+            while self.node.permits.connections() > 0 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout_at(deadline, emptied).await.is_err() {
+            tracing::warn!(connections = self.node.permits.connections(), "the deadline cuts the drain short");
+        }
+        self.halt().await;
+    }
+
+    /// Stops at once: connections are closed with 1012, but nobody waits for anybody.
+    pub async fn halt(self) {
+        self.stop.cancel();
+        let workers = self.workers;
+        // Joining a thread blocks; the control thread still has the broker to attend to.
+        let joined = tokio::task::spawn_blocking(move || {
+            for worker in workers {
+                match worker.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a worker failed"),
+                    Err(_) => tracing::error!("a worker panicked"),
+                }
+            }
+        });
+        let _panicked = joined.await;
+        if let Err(error) = self.node.backend.broker.goodbye().await {
+            tracing::warn!(%error, "the broker could not be told goodbye: this node's lease runs out by itself");
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+fn workers_of(config: &Config) -> NonZeroUsize {
+    config.workers.min(NonZeroUsize::new(MAX_WORKERS).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// One listener per worker, all on one port.
+fn listen(address: SocketAddr, workers: NonZeroUsize) -> Result<Vec<std::net::TcpListener>, AppError> {
+    let failed = |source| AppError::Listen { address, source };
+    // With a shared port, a second node would silently take half of this one's connections: ask for it alone first.
+    drop(std::net::TcpListener::bind(address).map_err(failed)?);
+    let first = worker::listen(address).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?;
+    let rest = (1..workers.get()).map(|_| worker::listen(bound).map_err(failed));
+    std::iter::once(Ok(first)).chain(rest).collect()
+}
+
+fn local_address(listeners: &[std::net::TcpListener], wanted: SocketAddr) -> Result<SocketAddr, AppError> {
+    let failed = |source| AppError::Listen { address: wanted, source };
+    listeners.first().map_or(Ok(wanted), std::net::TcpListener::local_addr).map_err(failed)
+}
+
+async fn connect(
+    config: &Config,
+    backing: Backing,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(Broker, Counter), AppError> {
+    match (backing, &config.redis) {
+        (Backing::Redis, Some(redis)) => {
+            let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
+            let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
+            Ok((Broker::Redis(broker), Counter::Redis(counter)))
+        }
+        (Backing::Local(bus, counter), _) => Ok((Broker::Local(bus.attach(&config.node)), counter)),
+        (Backing::Redis, None) => {
+            let cause = "redis.url is not set".into();
+            Err(BrokerError::Unavailable { maybe_applied: false, cause }.into())
+        }
+    }
+}
+
+type Workers = (Vec<Lane>, Vec<JoinHandle<io::Result<()>>>);
+
+fn start_workers(
+    node: &Arc<Node>,
+    listeners: Vec<std::net::TcpListener>,
+    routes: &Router,
+    stop: &CancellationToken,
+) -> Result<Workers, AppError> {
+    let mut lanes = Vec::new();
+    let mut threads = Vec::new();
+    for (id, listener) in (0..).zip(listeners) {
+        let (deliveries, delivered) = mpsc::channel(LANE);
+        let (words, said) = mpsc::unbounded_channel();
+        lanes.push(Lane { deliveries, words });
+        let start = worker::Start {
+            id,
+            node: node.clone(),
+            listener,
+            deliveries: delivered,
+            words: said,
+            routes: routes.clone(),
+            stop: stop.clone(),
+        };
+        threads.push(worker::spawn(start).map_err(AppError::Thread)?);
+    }
+    Ok((lanes, threads))
+}
