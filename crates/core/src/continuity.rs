@@ -35,8 +35,8 @@ impl Default for FeedRules {
 /// What the caller is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedAction<E> {
-    /// Hand the event to the subscribers. Its offset is one above the last.
-    Deliver(E),
+    /// Hand the event at this position to the subscribers. Its offset is one above the last.
+    Deliver(Position, E),
     /// Read what came after this position, and answer with [`RoomFeed::page`] or [`RoomFeed::failed`].
     ReadHistory {
         /// The last event that was delivered.
@@ -51,8 +51,8 @@ pub enum FeedAction<E> {
     },
 }
 
-/// Why continuity could not be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Why continuity could not be kept. Its `Display` is for people.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ResetReason {
     /// The log began anew.
     NewEpoch,
@@ -60,25 +60,18 @@ pub enum ResetReason {
     HistoryGone,
     /// The log ends before the last event delivered: a failover lost its tail.
     LogWentBack,
-    /// An operator ended the room.
-    Ended,
-}
-
-impl ResetReason {
-    /// The reason as clients and metrics see it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NewEpoch => "new_epoch",
-            Self::HistoryGone => "history_gone",
-            Self::LogWentBack => "log_went_back",
-            Self::Ended => "ended",
-        }
-    }
+    /// An operator ended the room, for this reason.
+    Ended(String),
 }
 
 impl fmt::Display for ResetReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(match self {
+            Self::NewEpoch => "the room's log began anew",
+            Self::HistoryGone => "more was missed than the history holds",
+            Self::LogWentBack => "the room's log lost its end",
+            Self::Ended(reason) => reason,
+        })
     }
 }
 
@@ -87,6 +80,8 @@ impl fmt::Display for ResetReason {
 pub struct RoomFeed<E> {
     rules: FeedRules,
     size: fn(&E) -> usize,
+    /// The position it was given when it had none: nothing up to there was ever delivered.
+    began: Option<Position>,
     state: State<E>,
 }
 
@@ -130,7 +125,7 @@ struct Held<E> {
 impl<E> RoomFeed<E> {
     /// A feed without a position; `size` measures an event in bytes.
     pub fn new(rules: FeedRules, size: fn(&E) -> usize) -> Self {
-        Self { rules, size, state: State::Unknown }
+        Self { rules, size, began: None, state: State::Unknown }
     }
 
     /// The last event that was delivered or covered by a reset; none before the first.
@@ -151,8 +146,10 @@ impl<E> RoomFeed<E> {
     pub fn live(&mut self, epoch: &Epoch, offset: Offset, event: E) -> Option<FeedAction<E>> {
         match &mut self.state {
             State::Unknown => {
-                self.follow(Position { epoch: epoch.clone(), offset });
-                Some(FeedAction::Deliver(event))
+                let position = Position { epoch: epoch.clone(), offset };
+                self.begin(Position { epoch: epoch.clone(), offset: Offset(offset.0.saturating_sub(1)) });
+                self.follow(position.clone());
+                Some(FeedAction::Deliver(position, event))
             }
             State::Following { position, behind } => {
                 if *epoch != position.epoch {
@@ -166,7 +163,7 @@ impl<E> RoomFeed<E> {
                 if offset == position.offset.next() {
                     position.offset = offset;
                     *behind = false;
-                    return Some(FeedAction::Deliver(event));
+                    return Some(FeedAction::Deliver(position.clone(), event));
                 }
                 let since = position.clone();
                 let action = self.repair(since);
@@ -200,11 +197,27 @@ impl<E> RoomFeed<E> {
         }
     }
 
+    /// A subscriber has read the log up to `tail`, and needs what comes after. That gives a feed without a position
+    /// its first one. A tail ahead of the feed asks for nothing, unlike a [look](Self::tail): in a busy room it is
+    /// merely faster than the subscription. One before the beginning does: what lies between was never delivered.
+    pub fn seed(&mut self, tail: &Position) -> Option<FeedAction<E>> {
+        let Some(began) = &self.began else {
+            self.begin(tail.clone());
+            return None;
+        };
+        let earlier = tail.epoch == began.epoch && tail.offset < began.offset;
+        if !earlier || self.position().is_none_or(|at| at.epoch != tail.epoch) {
+            return None;
+        }
+        self.began = Some(tail.clone());
+        self.rewind_to(tail.clone())
+    }
+
     /// A look at where the log ends. It may be late, but not invented.
     pub fn tail(&mut self, tail: &Position) -> Option<FeedAction<E>> {
         match &mut self.state {
             State::Unknown => {
-                self.follow(tail.clone());
+                self.begin(tail.clone());
                 None
             }
             State::Following { position, behind } => {
@@ -276,7 +289,11 @@ impl<E> RoomFeed<E> {
         let ahead = |at: &Position| since.epoch == at.epoch && since.offset >= at.offset;
         match &mut self.state {
             State::Following { position, .. } if ahead(position) => None,
-            State::Unknown | State::Following { .. } => Some(self.repair(since)),
+            State::Unknown => {
+                self.begin(since.clone());
+                Some(self.repair(since))
+            }
+            State::Following { .. } => Some(self.repair(since)),
             State::Repairing(repair) => {
                 if !ahead(&repair.position) {
                     repair.turn(since);
@@ -287,15 +304,21 @@ impl<E> RoomFeed<E> {
     }
 
     /// An operator ended the room, and its log begins again at `position`.
-    pub fn ended(&mut self, position: Position) -> Option<FeedAction<E>> {
+    pub fn reset(&mut self, position: Position, reason: String) -> Option<FeedAction<E>> {
         if self.position().is_some_and(|at| at.epoch == position.epoch && at.offset >= position.offset) {
             return None;
         }
         match &mut self.state {
-            State::Unknown | State::Following { .. } => self.follow(position.clone()),
+            State::Unknown => self.begin(position.clone()),
+            State::Following { .. } => self.follow(position.clone()),
             State::Repairing(repair) => repair.turn(position.clone()),
         }
-        Some(FeedAction::Reset { position, reason: ResetReason::Ended })
+        Some(FeedAction::Reset { position, reason: ResetReason::Ended(reason) })
+    }
+
+    fn begin(&mut self, position: Position) {
+        self.began = Some(position.clone());
+        self.follow(position);
     }
 
     fn follow(&mut self, position: Position) {
@@ -374,7 +397,7 @@ impl<E> Repair<E> {
             }
             if offset == self.position.offset.next() {
                 self.position.offset = offset;
-                actions.push(FeedAction::Deliver(event));
+                actions.push(FeedAction::Deliver(self.position.clone(), event));
             }
         }
         // A page that ends early but brings nothing would be asked for without end.
@@ -405,7 +428,7 @@ impl<E> Repair<E> {
         self.held.retain(|&offset, held| offset > position && (held.late || offset <= tail));
         while let Some(held) = self.held.remove(&self.position.offset.next()) {
             self.position.offset = self.position.offset.next();
-            actions.push(FeedAction::Deliver(held.event));
+            actions.push(FeedAction::Deliver(self.position.clone(), held.event));
         }
         self.held_bytes = self.held.values().map(|held| held.bytes).sum();
     }

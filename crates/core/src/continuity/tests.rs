@@ -48,7 +48,7 @@ fn live(feed: &mut RoomFeed<Event>, epoch_number: u64, offset: u64) -> Option<Ac
 }
 
 fn deliver(offset: u64) -> Action {
-    FeedAction::Deliver(event(1, offset))
+    FeedAction::Deliver(at(1, offset), event(1, offset))
 }
 
 fn read(epoch_number: u64, offset: u64) -> Action {
@@ -161,6 +161,20 @@ fn a_gap_behind_the_page_is_read_too() {
 }
 
 #[test]
+fn a_joiner_that_read_less_than_the_first_one_gets_what_lies_between() {
+    let mut feed = feed();
+    assert_eq!(feed.seed(&at(1, 7)), None);
+    assert_eq!(feed.seed(&at(1, 9)), None);
+    // What the first joiner's read held is not news to the feed, but to the second joiner it is.
+    assert_eq!(live(&mut feed, 1, 6), None);
+    assert_eq!(feed.seed(&at(1, 5)), Some(read(1, 5)));
+    assert_eq!(feed.page(at(1, 7), true, page(6..=7)), [deliver(6), deliver(7)]);
+    assert_eq!(feed.seed(&at(1, 5)), None);
+    assert_eq!(feed.seed(&at(0, 1)), None);
+    assert_eq!(live(&mut feed, 1, 8), Some(deliver(8)));
+}
+
+#[test]
 fn a_failed_read_is_asked_for_again() {
     let mut feed = following(5);
     assert_eq!(feed.failed(), None);
@@ -216,8 +230,8 @@ fn a_rewind_delivers_again_also_in_the_middle_of_a_read() {
 fn an_ended_room_is_reset_at_once_and_a_read_of_its_past_ignored() {
     let mut feed = following(5);
     feed.interrupted();
-    assert_eq!(feed.ended(at(2, 0)), Some(reset(2, 0, ResetReason::Ended)));
-    assert_eq!(feed.ended(at(2, 0)), None);
+    assert_eq!(feed.reset(at(2, 0), "over".into()), Some(reset(2, 0, ResetReason::Ended("over".into()))));
+    assert_eq!(feed.reset(at(2, 0), "over".into()), None);
     assert_eq!(feed.page(at(1, 6), true, page(6..=6)), [read(2, 0)]);
     assert_eq!(feed.page(at(2, 0), true, vec![]), []);
     assert!(!feed.repairing());
@@ -427,7 +441,7 @@ impl World {
     fn carry_out(&mut self, actions: Vec<Action>) -> Verdict {
         for action in actions {
             match action {
-                FeedAction::Deliver(event) => self.see(&event)?,
+                FeedAction::Deliver(position, event) => self.see(&position, &event)?,
                 FeedAction::Reset { position, .. } => self.see_reset(position)?,
                 FeedAction::ReadHistory { since } => {
                     if self.flight.is_some() {
@@ -443,17 +457,16 @@ impl World {
         Ok(())
     }
 
-    fn see(&mut self, event: &Event) -> Verdict {
-        let place = Position { epoch: event.epoch.clone(), offset: event.offset };
+    fn see(&mut self, place: &Position, event: &Event) -> Verdict {
         if let Some(seen) = &self.seen
             && (seen.epoch != place.epoch || seen.offset.next() != place.offset)
         {
             return Err(format!("after {seen:?} came {place:?}"));
         }
-        if self.truth.get(&(event.epoch.clone(), event.offset)) != Some(&event.id) {
+        if self.truth.get(&(place.epoch.clone(), place.offset)) != Some(&event.id) {
             return Err(format!("{event:?} was never published"));
         }
-        self.seen = Some(place);
+        self.seen = Some(place.clone());
         Ok(())
     }
 
