@@ -11,8 +11,8 @@ use std::{
 };
 
 use roomcast_protocol::{
-    ClientFrame, CloseCode, Connect, Data, DecodeError, ErrorCode, Failure, Ok as Answer, Op, OpKind, Position, RoomName,
-    ServerFrame,
+    ClientFrame, CloseCode, Connect, Data, DecodeError, ErrorCode, Failure, Ok as Answer, Op, OpKind,
+    Position, RoomName, ServerFrame,
 };
 
 use crate::{
@@ -238,7 +238,9 @@ impl Session {
             }),
             (Some(_), op) => {
                 self.bad_frames = 0;
-                if let Some(Err(wait)) = self.counter_bucket(kind, now.instant).map(|bucket| bucket.take(1, now.instant)) {
+                if let Some(Err(wait)) =
+                    self.counter_bucket(kind, now.instant).map(|bucket| bucket.take(1, now.instant))
+                {
                     return self.breach(id, "too many operations of this kind", wait);
                 }
                 self.breaches = 0;
@@ -255,7 +257,10 @@ impl Session {
                 let rules = self.rules(Access::Join, &op.room)?;
                 let held = self.rooms.len() as u64;
                 if !self.rooms.contains(&op.room) && !self.terms.limits.rooms_per_socket.admits(held) {
-                    return Err(Failure::new(ErrorCode::TooManyRooms, format!("this connection holds {held} rooms, its limit")));
+                    return Err(Failure::new(
+                        ErrorCode::TooManyRooms,
+                        format!("this connection holds {held} rooms, its limit"),
+                    ));
                 }
                 let recent = op.recent.map_or(0, |n| page(Some(n)));
                 Task::Join { room: op.room, rules, since: op.since.map(Into::into), recent }
@@ -305,11 +310,12 @@ impl Session {
 
     /// The rules of the room, where they allow this access.
     fn rules(&self, access: Access, room: &RoomName) -> Result<Rules, Failure> {
-        let rules = self
-            .terms
-            .namespaces
-            .rules(room)
-            .ok_or_else(|| Failure::new(ErrorCode::BadRoom, "no such room: its namespace is not configured, or it takes no such name"))?;
+        let rules = self.terms.namespaces.rules(room).ok_or_else(|| {
+            Failure::new(
+                ErrorCode::BadRoom,
+                "no such room: its namespace is not configured, or it takes no such name",
+            )
+        })?;
         match &self.who {
             Some(who) if rules.allow(access, who, room) => Ok(*rules),
             _ => Err(Failure::new(ErrorCode::Forbidden, "this role may not do that in this room")),
@@ -338,13 +344,11 @@ impl Session {
         if !cost::is_counter(kind) {
             return None;
         }
-        let at = match self.counters.iter().position(|(of, _)| *of == kind) {
-            Some(at) => at,
-            None => {
-                self.counters.push((kind, cost::counter_bucket(&self.terms.limits, now)));
-                self.counters.len() - 1
-            }
-        };
+        let known = self.counters.iter().position(|(of, _)| *of == kind);
+        let at = known.unwrap_or_else(|| {
+            self.counters.push((kind, cost::counter_bucket(&self.terms.limits, now)));
+            self.counters.len() - 1
+        });
         self.counters.get_mut(at).map(|(_, bucket)| bucket)
     }
 
@@ -358,9 +362,9 @@ impl Session {
     /// `refresh` succeeded. Returns the rooms that the new token does not open: they are to be left.
     pub fn refreshed(&mut self, who: Identity, expires: Instant, now: Instant) -> Vec<RoomName> {
         let namespaces = &self.terms.namespaces;
-        let (kept, lost) = std::mem::take(&mut self.rooms)
-            .into_iter()
-            .partition(|room| namespaces.rules(room).is_some_and(|rules| rules.allow(Access::Join, &who, room)));
+        let (kept, lost) = std::mem::take(&mut self.rooms).into_iter().partition(|room| {
+            namespaces.rules(room).is_some_and(|rules| rules.allow(Access::Join, &who, room))
+        });
         self.rooms = kept;
         self.who = Some(who);
         self.timers.expires(Some(expires), now);

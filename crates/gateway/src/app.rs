@@ -18,6 +18,7 @@ use roomcast_core::{
     session::Terms,
 };
 use roomcast_counter::{Counter, Memory};
+use roomcast_protocol::RoomName;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
@@ -27,7 +28,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::Verifier,
     backend::{Backend, BusSink},
-    broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
+    broker::{Broker, BrokerError, local::LocalBus},
     config::Config,
     drain::Phase,
     http::{api, assets, ops},
@@ -35,7 +36,7 @@ use crate::{
     metrics,
     node::Node,
     presence::Presence,
-    pump::{Lane, Pump},
+    pump::{Lane, Note, Pump},
     worker,
 };
 
@@ -147,13 +148,19 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let (lanes, workers) = start_workers(&node, listeners, &routes, &stop)?;
     let _first = node.lanes.set(lanes.clone());
 
-    let pump = Pump::new(broker.clone(), interest.clone(), Arc::new(node.terms.namespaces.clone()), presence.clone(), lanes);
+    let pump = Pump::new(
+        broker.clone(),
+        interest.clone(),
+        Arc::new(node.terms.namespaces.clone()),
+        presence.clone(),
+        lanes,
+    );
     if let Some(feed) = feed {
         spawn(&tasks, &stop, pump.run(feed, noted));
     }
-    let gone = move |room: &_| {
+    let gone = move |room: &RoomName| {
         // Without a pump the node is stopping.
-        let _stopping = notes.send(crate::pump::Note::Gone(room.clone()));
+        let _stopping = notes.send(Note::Gone(room.clone()));
     };
     spawn(&tasks, &stop, interest::reconcile(interest, changes, broker.clone(), gone));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
@@ -181,7 +188,10 @@ impl Running {
             }
         };
         if timeout_at(deadline, emptied).await.is_err() {
-            tracing::warn!(connections = self.node.permits.connections(), "the deadline cuts the drain short");
+            tracing::warn!(
+                connections = self.node.permits.connections(),
+                "the deadline cuts the drain short"
+            );
         }
         self.halt().await;
     }
@@ -247,13 +257,8 @@ async fn connect(
     stop: &CancellationToken,
 ) -> Result<(Broker, Counter), AppError> {
     match (backing, &config.redis) {
-        (Backing::Redis, Some(redis)) => {
-            let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
-            let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
-            Ok((Broker::Redis(broker), Counter::Redis(counter)))
-        }
         (Backing::Local(bus, counter), _) => Ok((Broker::Local(bus.attach(&config.node)), counter)),
-        (Backing::Redis, None) => {
+        (Backing::Redis, _) => {
             let cause = "redis.url is not set".into();
             Err(BrokerError::Unavailable { maybe_applied: false, cause }.into())
         }

@@ -2,11 +2,14 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use roomcast_core::breaker::{Breaker, BreakerState};
+use roomcast_core::{
+    breaker::{Breaker, BreakerState},
+    permission::HistoryRules,
+};
 use roomcast_counter::{Appended, Counter, CounterError, History, Sink, Update};
 use roomcast_protocol::{CounterValue, ErrorCode, Failure, RoomName};
 use tokio::time::Instant;
@@ -107,7 +110,9 @@ impl Fault for BrokerError {
         match self {
             Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
             Self::Unavailable { .. } => unavailable(RETRY),
-            Self::KeyReused => Failure::new(ErrorCode::KeyReused, "this key was already used with another body"),
+            Self::KeyReused => {
+                Failure::new(ErrorCode::KeyReused, "this key was already used with another body")
+            }
             Self::Denied(cause) => {
                 tracing::error!(%cause, "the broker denies a command");
                 Failure::new(ErrorCode::Internal, "the broker denies it")
@@ -145,11 +150,18 @@ impl Fault for CounterError {
 
 /// The in-memory counter publishes on the in-process bus.
 #[derive(Debug)]
-pub struct BusSink(pub Arc<LocalBus>);
+pub struct BusSink(pub LocalBus);
 
 impl Sink for BusSink {
     fn event(&self, room: &str, history: History, epoch_candidate: &str, body: &str) -> Appended {
-        self.0.append_for_counter(room, history, epoch_candidate, body)
+        let Ok(room) = RoomName::parse(room) else {
+            // The gateway hands on only names it has parsed; an event of any other has nowhere to go.
+            tracing::error!("a counter event names no room");
+            return Appended { epoch: epoch_candidate.to_owned(), offset: 0, at: 0 };
+        };
+        let history = HistoryRules { size: history.size, ttl: history.ttl };
+        let (position, at) = self.0.append(&room, history, epoch_candidate, body);
+        Appended { epoch: position.epoch.to_string(), offset: position.offset.0, at }
     }
 
     fn count(&self, room: &str, update: &Update) {

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt,
     future::poll_fn,
     io::{self, IoSlice},
     net::IpAddr,
@@ -51,7 +52,6 @@ pub enum Order {
 }
 
 /// One socket.
-#[derive(Debug)]
 pub struct Conn {
     /// The session's public id.
     pub id: Arc<str>,
@@ -73,6 +73,12 @@ pub struct Conn {
     cut: Cell<bool>,
     closed: Cell<bool>,
     waker: Cell<Option<Waker>>,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Conn {
@@ -132,7 +138,11 @@ impl Conn {
 
     /// Sends many frames that stand in one block: one write where nothing waits. `parts` cuts the block into
     /// frames for a socket that can't take it whole.
-    pub fn send_block<'a>(&self, block: &Bytes, parts: impl Iterator<Item = (&'a Item, std::ops::Range<usize>)>) {
+    pub fn send_block<'a>(
+        &self,
+        block: &Bytes,
+        parts: impl Iterator<Item = (&'a Item, std::ops::Range<usize>)>,
+    ) {
         if self.cut.get() {
             return;
         }

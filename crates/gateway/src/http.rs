@@ -14,8 +14,16 @@ mod ws;
 use std::{cell::RefCell, convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc};
 
 use axum::{Router, body::Body, response::Response};
-use hyper::{Request, body::Incoming, server::conn::http1, service::{Service, service_fn}};
-use hyper_util::{rt::{TokioIo, TokioTimer}, service::TowerToHyperService};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +39,8 @@ use crate::{
 
 /// A request's head: far more than any browser sends.
 const MAX_HEAD: usize = 16 * 1024;
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// Serves one socket: HTTP first, and then, where it was upgraded, the session.
 pub async fn serve(
@@ -48,7 +57,8 @@ pub async fn serve(
     if let Some((stream, first, accepted)) = handshake_on(node, stream, peer, routes, stop).await {
         drop(handshake);
         let limits = &worker.node.terms.limits;
-        let caps = OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
+        let caps =
+            OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
         let Accepted { codec, permit, ip } = accepted;
         let conn = Conn::new(crate::random::id().into(), ip, codec, stream, caps);
         // A task of its own: this one's memory, with the handshake in it, is freed.
@@ -73,7 +83,10 @@ async fn handshake_on(
         service_fn(move |request: Request<Incoming>| {
             served.set(true);
             let (node, upgrade, routes) = (node.clone(), upgrade.clone(), routes.clone());
-            async move { Ok::<_, Infallible>(answer(&node, peer, request, &upgrade, &routes).await) }
+            // Boxed, because hyper gives the stream back only of a connection that may be moved.
+            Box::pin(
+                async move { Ok::<_, Infallible>(answer(&node, peer, request, &upgrade, &routes).await) },
+            )
         })
     };
     let mut connection = http1::Builder::new()

@@ -150,7 +150,13 @@ impl Hub {
     }
 
     /// Gives a connection a seat; pushes are kept for it until [`Hub::activate`].
-    pub fn enter(&mut self, name: &RoomName, guarded: bool, conn: &Rc<Conn>, now: Instant) -> Result<Seat, EnterError> {
+    pub fn enter(
+        &mut self,
+        name: &RoomName,
+        guarded: bool,
+        conn: &Rc<Conn>,
+        now: Instant,
+    ) -> Result<Seat, EnterError> {
         let before = self.table.rooms();
         let room = self.table.open(name, now, || RoomState { guarded, ..RoomState::default() });
         let seated = Seated { conn: conn.clone(), lane: Lane::Joining(Vec::new()) };

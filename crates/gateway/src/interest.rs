@@ -115,7 +115,8 @@ impl Interest {
                 waiting
             }
         };
-        let stopping = || BrokerError::Unavailable { maybe_applied: false, cause: "the node is stopping".into() };
+        let stopping =
+            || BrokerError::Unavailable { maybe_applied: false, cause: "the node is stopping".into() };
         waiting.await.unwrap_or_else(|_| Err(stopping()))
     }
 
@@ -160,7 +161,12 @@ fn wait(waiters: &mut Vec<Waiter>) -> oneshot::Receiver<Result<(), BrokerError>>
 }
 
 /// Makes what is subscribed equal to what is wanted. Ends when every [`Interest`] is gone.
-pub async fn reconcile(interest: Interest, mut changes: mpsc::UnboundedReceiver<RoomName>, broker: Broker, gone: impl Fn(&RoomName)) {
+pub async fn reconcile(
+    interest: Interest,
+    mut changes: mpsc::UnboundedReceiver<RoomName>,
+    broker: Broker,
+    gone: impl Fn(&RoomName),
+) {
     let mut subscribed: HashSet<RoomName> = HashSet::new();
     let mut busy: HashSet<RoomName> = HashSet::new();
     let mut again: HashSet<RoomName> = HashSet::new();

@@ -312,14 +312,20 @@ fn describe() {
     describe_gauge!("roomcast_breaker_state", "The breaker before Redis: 0 closed, 1 half-open, 2 open.");
     describe_gauge!("roomcast_build_info", "Always 1; the label tells the version.");
     describe_counter!("roomcast_connections_total", "Requests for a WebSocket by outcome.");
-    describe_counter!("roomcast_closes_total", "Connections ended, by close code; 1001 also when the client went.");
+    describe_counter!(
+        "roomcast_closes_total",
+        "Connections ended, by close code; 1001 also when the client went."
+    );
     describe_counter!("roomcast_errors_total", "Errors answered, by code.");
     describe_counter!("roomcast_frames_received_total", "Well-formed frames received, by op.");
     describe_counter!("roomcast_frames_sent_total", "Frames sent, by delivery class.");
     describe_counter!("roomcast_bytes_sent_total", "Bytes of frames sent.");
     describe_counter!("roomcast_drops_total", "Frames that gave way for a slow socket.");
     describe_counter!("roomcast_slow_consumers_total", "Sockets closed because they read too slowly.");
-    describe_counter!("roomcast_events_total", "Events and other pushes that arrived for this node's members.");
+    describe_counter!(
+        "roomcast_events_total",
+        "Events and other pushes that arrived for this node's members."
+    );
     describe_counter!("roomcast_gaps_total", "Gaps found in rooms' feeds, by how they were healed.");
     describe_histogram!("roomcast_op_duration_seconds", "From a frame to its answer, by op.");
     describe_histogram!("roomcast_delivery_lag_seconds", "From an event's time in the log to the sockets.");

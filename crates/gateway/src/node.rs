@@ -1,6 +1,7 @@
 //! What all threads of a node share.
 
 use std::{
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -8,9 +9,15 @@ use std::{
     time::SystemTime,
 };
 
-use roomcast_core::{permits::IpPermits, session::{Now, Terms}};
+use roomcast_core::{
+    permits::IpPermits,
+    session::{Now, Terms},
+};
 use serde_json::json;
-use tokio::{sync::{mpsc, watch}, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
 use crate::{
     auth::Verifier,
@@ -25,7 +32,6 @@ use crate::{
 };
 
 /// A node, as its workers and its HTTP API see it.
-#[derive(Debug)]
 pub struct Node {
     /// What it was told at the start.
     pub config: Config,
@@ -53,6 +59,12 @@ pub struct Node {
     pub started: Instant,
 }
 
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("node", &self.config.node).finish_non_exhaustive()
+    }
+}
+
 /// Both clocks of this moment.
 pub fn now() -> Now {
     Now { instant: Instant::now().into_std(), unix_ms: unix_ms() }
@@ -67,9 +79,13 @@ pub fn unix_ms() -> u64 {
 impl Node {
     /// Whether a worker other than this one could give up an empty room, and if so, tells one to.
     pub fn evict_elsewhere(&self, worker: usize) -> bool {
-        let other = self.idle_rooms.iter().enumerate().find(|(at, idle)| *at != worker && idle.load(Relaxed) > 0);
+        let other =
+            self.idle_rooms.iter().enumerate().find(|(at, idle)| *at != worker && idle.load(Relaxed) > 0);
         let Some((other, _)) = other else { return false };
-        self.lanes.get().and_then(|lanes| lanes.get(other)).is_some_and(|lane| lane.words.send(Word::EvictIdle).is_ok())
+        self.lanes
+            .get()
+            .and_then(|lanes| lanes.get(other))
+            .is_some_and(|lane| lane.words.send(Word::EvictIdle).is_ok())
     }
 
     /// Whether the broker is down for longer than readiness allows.

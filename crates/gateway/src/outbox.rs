@@ -236,7 +236,11 @@ impl Outbox {
 
     fn position_of(&self, key: &ConflationKey) -> Option<usize> {
         let first_free = usize::from(self.started);
-        self.queue.iter().skip(first_free).position(|item| item.key.as_ref() == Some(key)).map(|at| at + first_free)
+        self.queue
+            .iter()
+            .skip(first_free)
+            .position(|item| item.key.as_ref() == Some(key))
+            .map(|at| at + first_free)
     }
 
     fn drop_class(&mut self, class: PushClass) -> u64 {
@@ -266,13 +270,21 @@ mod tests {
 
     fn count(target: &str, value: u64) -> Item {
         let value = CounterValue { target: target.into(), counter: "like".into(), value, version: value };
-        let push = Arc::new(SharedPush::new(Push::Count { room: RoomName::parse("event:a").unwrap(), value: value.clone() }));
+        let push = Arc::new(SharedPush::new(Push::Count {
+            room: RoomName::parse("event:a").unwrap(),
+            value: value.clone(),
+        }));
         let bytes = Bytes::from(format!("{target}{}", value.value));
         Item::push(bytes, &push)
     }
 
     fn text(outbox: &Outbox) -> String {
-        outbox.queue.iter().map(|item| String::from_utf8_lossy(&item.bytes).into_owned()).collect::<Vec<_>>().join("|")
+        outbox
+            .queue
+            .iter()
+            .map(|item| String::from_utf8_lossy(&item.bytes).into_owned())
+            .collect::<Vec<_>>()
+            .join("|")
     }
 
     #[test]
@@ -339,7 +351,8 @@ mod tests {
         while !outbox.is_empty() {
             let mut slices = [IoSlice::new(&[]); 2];
             let filled = outbox.slices(&mut slices);
-            let first: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).take(2).collect();
+            let first: Vec<u8> =
+                slices[..filled].iter().flat_map(|slice| slice.iter().copied()).take(2).collect();
             seen.extend_from_slice(&first);
             let n = first.len();
             outbox.advance(n);

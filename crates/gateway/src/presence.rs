@@ -112,7 +112,8 @@ impl Presence {
 
     /// Carries changes to the broker until the task is dropped.
     pub async fn run(self, broker: Broker, interval: Duration) {
-        let mut work: JoinSet<(RoomName, PresenceUpdate, Result<PresenceState, BrokerError>)> = JoinSet::new();
+        let mut work: JoinSet<(RoomName, PresenceUpdate, Result<PresenceState, BrokerError>)> =
+            JoinSet::new();
         let mut later: HashMap<RoomName, Instant> = HashMap::new();
         loop {
             while work.len() < CONCURRENCY {
@@ -167,7 +168,8 @@ impl Desk {
         here.busy = true;
         here.answering = std::mem::take(&mut here.waiters);
         let replace = std::mem::take(&mut here.replace);
-        let mut update = PresenceUpdate { connections: here.connections, replace, ..PresenceUpdate::default() };
+        let mut update =
+            PresenceUpdate { connections: here.connections, replace, ..PresenceUpdate::default() };
         let changed = std::mem::take(&mut here.changed);
         if replace {
             update.present = here.users.iter().map(|(user, n)| (user.to_string(), *n)).collect();

@@ -8,9 +8,16 @@ use std::{
     time::Duration,
 };
 
-use roomcast_core::{continuity::{FeedAction, FeedRules, RoomFeed}, permission::{HistoryRules, Namespaces}};
+use roomcast_core::{
+    continuity::{FeedAction, FeedRules, RoomFeed},
+    permission::{HistoryRules, Namespaces},
+};
 use roomcast_protocol::{Epoch, Event, Offset, Position, Push, RoomName, SharedPush};
-use tokio::{sync::mpsc, task::JoinSet, time::interval};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{interval, sleep},
+};
 
 use crate::{
     broker::{self, Broker, BrokerError, Control, Feed, Page, Range},
@@ -18,6 +25,7 @@ use crate::{
     interest::Interest,
     metrics,
     presence::Presence,
+    random::jitter,
 };
 
 /// Events read per repair step.
@@ -59,23 +67,17 @@ pub enum Note {
     Gone(RoomName),
 }
 
-/// An event and the life of the log it belongs to.
-#[derive(Debug)]
-struct Fed {
-    epoch: Epoch,
-    event: Event,
-}
-
-impl Fed {
-    fn size(&self) -> usize {
-        self.event.data.as_str().len() + self.event.event.len()
-    }
+/// When a read is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    AtOnce,
+    AfterPause,
 }
 
 /// One room as the pump knows it.
 #[derive(Debug)]
 struct Line {
-    feed: RoomFeed<Fed>,
+    feed: RoomFeed<Event>,
     /// No event came since the last look at its tail.
     quiet: bool,
 }
@@ -89,7 +91,7 @@ pub struct Pump {
     lanes: Vec<Lane>,
     presence: Presence,
     lines: HashMap<RoomName, Line>,
-    waiting: VecDeque<(RoomName, Position)>,
+    waiting: VecDeque<(RoomName, Position, Pace)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
     looks: JoinSet<(Vec<RoomName>, Result<Vec<Option<Position>>, BrokerError>)>,
 }
@@ -162,16 +164,18 @@ impl Pump {
                 let offset = event.offset;
                 let line = self.line(room);
                 line.quiet = false;
-                let action = line.feed.live(&epoch, offset, Fed { epoch: epoch.clone(), event });
+                let action = line.feed.live(&epoch, offset, event);
                 self.act(room, action);
             }
             broker::Delivery::Signal { event, data, from } => {
                 self.pass(room, Push::Signal { room: room.clone(), event, data, from });
             }
             broker::Delivery::Count(value) => self.pass(room, Push::Count { room: room.clone(), value }),
-            broker::Delivery::Presence(count) => self.pass(room, Push::Presence { room: room.clone(), count }),
-            broker::Delivery::Ended(position, _reason) => {
-                let action = self.line(room).feed.ended(position);
+            broker::Delivery::Presence(count) => {
+                self.pass(room, Push::Presence { room: room.clone(), count })
+            }
+            broker::Delivery::Ended(position, reason) => {
+                let action = self.line(room).feed.reset(position, reason);
                 self.act(room, action);
             }
         }
@@ -179,7 +183,10 @@ impl Pump {
 
     /// Every room that may have missed something looks at its log.
     fn interrupted(&mut self) {
-        tracing::warn!(rooms = self.lines.len(), "the broker's subscription was interrupted: looking for gaps");
+        tracing::warn!(
+            rooms = self.lines.len(),
+            "the broker's subscription was interrupted: looking for gaps"
+        );
         let rooms: Vec<_> = self.lines.keys().cloned().collect();
         for room in rooms {
             let action = self.line(&room).feed.interrupted();
@@ -190,8 +197,8 @@ impl Pump {
 
     /// A join read the log; a feed that knows no position yet begins there.
     fn seed(&mut self, room: &RoomName, tail: &Position) {
-        if self.interest.contains(room) && self.line(room).feed.position().is_none() {
-            let action = self.line(room).feed.tail(tail);
+        if self.interest.contains(room) {
+            let action = self.line(room).feed.seed(tail);
             self.act(room, action);
         }
     }
@@ -239,21 +246,19 @@ impl Pump {
     fn line(&mut self, room: &RoomName) -> &mut Line {
         self.lines
             .entry(room.clone())
-            .or_insert_with(|| Line { feed: RoomFeed::new(FeedRules::default(), Fed::size), quiet: false })
+            .or_insert_with(|| Line { feed: RoomFeed::new(FeedRules::default(), size), quiet: false })
     }
 
-    fn act(&mut self, room: &RoomName, actions: impl IntoIterator<Item = FeedAction<Fed>>) {
+    fn act(&mut self, room: &RoomName, actions: impl IntoIterator<Item = FeedAction<Event>>) {
         let mut lost: Option<Position> = None;
-        let mut last: Option<Position> = None;
         for action in actions {
             let (place, at, push) = match action {
                 FeedAction::ReadHistory { since } => {
-                    self.waiting.push_back((room.clone(), since));
+                    self.waiting.push_back((room.clone(), since, Pace::AtOnce));
                     continue;
                 }
-                FeedAction::Deliver(Fed { epoch, event }) => {
-                    let place = Position { epoch, offset: event.offset };
-                    (Place::Event(place), Some(event.at), Push::Event { room: room.clone(), event })
+                FeedAction::Deliver(position, event) => {
+                    (Place::Event(position), Some(event.at), Push::Event { room: room.clone(), event })
                 }
                 FeedAction::Reset { position, reason } => {
                     metrics::gap(metrics::Gap::Reset);
@@ -264,22 +269,26 @@ impl Pump {
             };
             let before = before(&place);
             let delivery = Delivery { room: room.clone(), place, at, push: Arc::new(SharedPush::new(push)) };
-            if !self.hand_out(&delivery) && lost.is_none() {
-                lost = last.clone().or(Some(before));
+            if !self.hand_out(&delivery) {
+                lost = lost.or(Some(before));
             }
-            last = position_of(&delivery.place).cloned();
         }
-        if let Some(since) = lost {
-            let action = self.line(room).feed.rewind_to(since);
-            if let Some(FeedAction::ReadHistory { since }) = action {
-                self.waiting.push_back((room.clone(), since));
-            }
+        // A worker's lane was full: what it missed is read again, after a moment in which it can catch up.
+        if let Some(since) = lost
+            && let Some(FeedAction::ReadHistory { since }) = self.line(room).feed.rewind_to(since)
+        {
+            self.waiting.push_back((room.clone(), since, Pace::AfterPause));
         }
     }
 
     fn pass(&self, room: &RoomName, push: Push) {
         metrics::signal();
-        let delivery = Delivery { room: room.clone(), place: Place::None, at: None, push: Arc::new(SharedPush::new(push)) };
+        let delivery = Delivery {
+            room: room.clone(),
+            place: Place::None,
+            at: None,
+            push: Arc::new(SharedPush::new(push)),
+        };
         // A signal may be lost; a count or presence is followed by a newer one.
         let _full = self.hand_out(&delivery);
     }
@@ -304,7 +313,7 @@ impl Pump {
 
     fn start_repairs(&mut self) {
         while self.repairs.len() < REPAIRS {
-            let Some((room, since)) = self.waiting.pop_front() else { return };
+            let Some((room, since, pace)) = self.waiting.pop_front() else { return };
             if !self.interest.contains(&room) {
                 self.lines.remove(&room);
                 continue;
@@ -312,10 +321,10 @@ impl Pump {
             let broker = self.broker.clone();
             let history = self.history(&room);
             self.repairs.spawn(async move {
-                let page = broker.history(&room, &Range::Since(since, REPAIR_PAGE), history).await;
-                if page.is_err() {
-                    tokio::time::sleep(REPAIR_PAUSE).await;
+                if pace == Pace::AfterPause {
+                    sleep(jitter(REPAIR_PAUSE)).await;
                 }
+                let page = broker.history(&room, &Range::Since(since, REPAIR_PAGE), history).await;
                 (room, page)
             });
         }
@@ -323,18 +332,21 @@ impl Pump {
 
     fn repaired(&mut self, room: &RoomName, result: Result<Page, BrokerError>) {
         let Some(line) = self.lines.get_mut(room) else { return };
-        let actions = match result {
+        match result {
             Ok(Page { tail, events, complete }) => {
                 if complete && !events.is_empty() {
                     metrics::gap(metrics::Gap::Repaired);
                 }
-                let fed = |event: Event| (event.offset, Fed { epoch: tail.epoch.clone(), event });
-                let events = events.into_iter().map(fed).collect();
-                line.feed.page(tail, complete, events)
+                let events = events.into_iter().map(|event| (event.offset, event)).collect();
+                let actions = line.feed.page(tail, complete, events);
+                self.act(room, actions);
             }
-            Err(_still_down) => line.feed.failed().into_iter().collect(),
-        };
-        self.act(room, actions);
+            Err(_still_down) => {
+                if let Some(FeedAction::ReadHistory { since }) = line.feed.failed() {
+                    self.waiting.push_back((room.clone(), since, Pace::AfterPause));
+                }
+            }
+        }
     }
 
     fn history(&self, room: &RoomName) -> HistoryRules {
@@ -343,11 +355,9 @@ impl Pump {
     }
 }
 
-fn position_of(place: &Place) -> Option<&Position> {
-    match place {
-        Place::Event(position) | Place::Reset(position) => Some(position),
-        Place::None => None,
-    }
+/// What an event weighs while it waits for a repair.
+fn size(event: &Event) -> usize {
+    event.data.as_str().len() + event.event.len()
 }
 
 /// The position of somebody who has everything before this, and not this.

@@ -12,14 +12,22 @@ use roomcast_core::{
     permits::IpPermit,
     session::{Due, Outcome, Session},
 };
-use roomcast_protocol::{CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame};
+use roomcast_protocol::{
+    CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame,
+};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{self, protocol::{Role, WebSocketConfig}},
+    tungstenite::{
+        self,
+        protocol::{Role, WebSocketConfig},
+    },
 };
 
-use self::{io::Wire, tasks::{Change, Done}};
+use self::{
+    io::Wire,
+    tasks::{Change, Done},
+};
 use crate::{
     conn::{Conn, Order},
     metrics,
@@ -172,7 +180,10 @@ impl Driver {
                 self.conn.expires.set(Some(expires));
                 for room in self.session.refreshed(who, expires, instant) {
                     self.worker.leave(&self.conn, &room);
-                    self.push(&Push::Kicked { room, reason: "the new token does not open this room".to_owned() });
+                    self.push(&Push::Kicked {
+                        room,
+                        reason: "the new token does not open this room".to_owned(),
+                    });
                 }
             }
             Change::Joined(room) => self.session.joined(room),
@@ -259,7 +270,9 @@ fn close_code(error: &tungstenite::Error) -> Option<CloseCode> {
         tungstenite::Error::Utf8(_) => Some(CloseCode::InvalidData),
         tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
         tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed | tungstenite::Error::Io(_) => None,
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Io(_) => None,
         _ => Some(CloseCode::InternalError),
     }
 }

@@ -1,6 +1,14 @@
 //! One worker: a thread with its own runtime, listener, sessions and rooms. A session never leaves it.
 
-use std::{cell::RefCell, io, net::SocketAddr, rc::Rc, sync::{Arc, atomic::Ordering::Relaxed}, thread, time::Duration};
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use roomcast_protocol::{CloseCode, PresenceCount, RoomName};
 use tokio::{
@@ -96,7 +104,12 @@ async fn run(start: Start) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(worker: &Rc<Worker>, listener: &TcpListener, routes: &axum::Router, stop: &CancellationToken) {
+async fn accept(
+    worker: &Rc<Worker>,
+    listener: &TcpListener,
+    routes: &axum::Router,
+    stop: &CancellationToken,
+) {
     let handshakes = Arc::new(tokio::sync::Semaphore::new(MAX_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
@@ -125,7 +138,11 @@ async fn flush(worker: Rc<Worker>) {
 }
 
 /// Takes what the control thread hands over.
-async fn receive(worker: Rc<Worker>, mut deliveries: mpsc::Receiver<Delivery>, mut words: mpsc::UnboundedReceiver<Word>) {
+async fn receive(
+    worker: Rc<Worker>,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    mut words: mpsc::UnboundedReceiver<Word>,
+) {
     let mut batch = Vec::with_capacity(DELIVERY_BATCH);
     loop {
         tokio::select! {
@@ -227,7 +244,8 @@ impl Worker {
             Control::Disconnect { user, session, ip } => {
                 let hub = self.hub.borrow();
                 let meant = |conn: &&Rc<Conn>| {
-                    let is_user = user.as_deref().is_some_and(|user| conn.user.borrow().as_deref() == Some(user));
+                    let is_user =
+                        user.as_deref().is_some_and(|user| conn.user.borrow().as_deref() == Some(user));
                     is_user || session.as_deref() == Some(&*conn.id) || *ip == Some(conn.ip)
                 };
                 for conn in hub.conns().filter(meant) {

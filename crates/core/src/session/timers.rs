@@ -47,7 +47,10 @@ impl Timers {
 
     pub(super) fn expires(&mut self, at: Option<Instant>, now: Instant) {
         self.expires = at;
-        self.warning = at.map(|at| at - EXPIRY_WARNING.min(at.saturating_duration_since(now) / 2));
+        // A short-lived token is warned of half way.
+        self.warning = at.map(|at| {
+            at.checked_sub(EXPIRY_WARNING.min(at.saturating_duration_since(now) / 2)).unwrap_or(now)
+        });
     }
 
     pub(super) fn heard_frame(&mut self, limits: &Limits, now: Instant) {
@@ -60,7 +63,10 @@ impl Timers {
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
-        [self.connect, Some(self.ping), self.pong, self.idle, self.warning, self.expires].into_iter().flatten().min()
+        [self.connect, Some(self.ping), self.pong, self.idle, self.warning, self.expires]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn due(&mut self, limits: &Limits, now: Instant) -> Option<Due> {

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use roomcast_protocol::{Data, RoomName};
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{metrics, node::{Node, now}};
+use crate::{
+    metrics,
+    node::{Node, now},
+};
 
 /// How often a node tells the dashboard how it is.
 const DASHBOARD: Duration = Duration::from_secs(1);

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
-use hyper_util::{rt::{TokioIo, TokioTimer}, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,7 +35,13 @@ pub(super) async fn serve(
     Ok(bound)
 }
 
-async fn accept(listener: TcpListener, routes: Router, timeout: Duration, tasks: TaskTracker, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    routes: Router,
+    timeout: Duration,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+) {
     let callers = Arc::new(tokio::sync::Semaphore::new(MAX_CALLERS));
     loop {
         let caller = callers.clone().acquire_owned().await;
@@ -54,7 +63,8 @@ async fn accept(listener: TcpListener, routes: Router, timeout: Duration, tasks:
 
 async fn answer(stream: TcpStream, routes: Router, timeout: Duration) {
     let routes = TowerToHyperService::new(routes);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| routes.call(request.map(Body::new)));
+    let service =
+        hyper::service::service_fn(move |request: Request<Incoming>| routes.call(request.map(Body::new)));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(timeout)

@@ -1,6 +1,9 @@
 //! Whose connection it is: the socket's address, unless a trusted proxy says better.
 
-use std::{io, net::{IpAddr, SocketAddr}};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -24,7 +27,8 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     if !trusted(peer, proxies) {
         return peer;
     }
-    let values: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
     let mut nearest = peer;
     for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
         let Some(ip) = parse_entry(entry.trim()) else { break };
@@ -45,12 +49,17 @@ fn parse_entry(text: &str) -> Option<IpAddr> {
 }
 
 /// Reads the PROXY protocol v2 header of a trusted proxy, where it is enabled.
-pub async fn behind_proxy(mut stream: TcpStream, peer: SocketAddr, config: &Config) -> io::Result<(TcpStream, SocketAddr)> {
+pub async fn behind_proxy(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    config: &Config,
+) -> io::Result<(TcpStream, SocketAddr)> {
     if !config.proxy_protocol || !trusted(peer.ip(), &config.trusted_proxies) {
         return Ok((stream, peer));
     }
     let read = read_header(&mut stream, peer);
-    let peer = timeout(config.limits.handshake_timeout, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    let peer =
+        timeout(config.limits.handshake_timeout, read).await.map_err(|_| io::ErrorKind::TimedOut)??;
     Ok((stream, peer))
 }
 
@@ -72,8 +81,12 @@ async fn read_header(stream: &mut TcpStream, peer: SocketAddr) -> io::Result<Soc
     Ok(match (parsed.command, parsed.addresses) {
         // The proxy's own health check: it speaks for itself.
         (v2::Command::Local, _) | (_, v2::Addresses::Unspecified | v2::Addresses::Unix(_)) => peer,
-        (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => SocketAddr::new(ip.source_address.into(), ip.source_port),
-        (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => SocketAddr::new(ip.source_address.into(), ip.source_port),
+        (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => {
+            SocketAddr::new(ip.source_address.into(), ip.source_port)
+        }
+        (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => {
+            SocketAddr::new(ip.source_address.into(), ip.source_port)
+        }
     })
 }
 

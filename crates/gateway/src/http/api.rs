@@ -53,7 +53,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/{op}", post(operation))
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "no such address in this API") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(ErrorCode::BadFrame, "this address takes another method").status(StatusCode::METHOD_NOT_ALLOWED)
+            Problem::new(ErrorCode::BadFrame, "this address takes another method")
+                .status(StatusCode::METHOD_NOT_ALLOWED)
         })
         .layer(from_fn_with_state(node.clone(), auth::guard))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -72,11 +73,17 @@ fn answer(result: Result<Answer, Failure>) -> Result<Json<Answer>, Problem> {
 
 /// The rules of the room's namespace. The API itself is trusted: it may publish anywhere that is configured.
 fn rules_of(node: &Node, room: &RoomName) -> Result<Rules, Failure> {
-    let unknown = || Failure::new(ErrorCode::BadRoom, "the room's namespace is not configured, or it takes no such name");
+    let unknown = || {
+        Failure::new(ErrorCode::BadRoom, "the room's namespace is not configured, or it takes no such name")
+    };
     node.terms.namespaces.rules(room).copied().ok_or_else(unknown)
 }
 
-async fn publish(State(node): State<Arc<Node>>, headers: HeaderMap, Text(text): Text) -> Result<Json<Value>, Problem> {
+async fn publish(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+    Text(text): Text,
+) -> Result<Json<Value>, Problem> {
     let header = idempotency_key(&headers)?;
     let mut publish = read_publish(&text).map_err(problem)?;
     if header.is_some() && publish.key.is_some() && header != publish.key {
@@ -126,7 +133,10 @@ struct Batch {
 async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<Value>, Problem> {
     let items = body::batch_items(&text)?;
     if items.len() > MAX_BATCH {
-        return Err(Problem::new(ErrorCode::TooLarge, format!("a batch holds at most {MAX_BATCH} publishes")));
+        return Err(Problem::new(
+            ErrorCode::TooLarge,
+            format!("a batch holds at most {MAX_BATCH} publishes"),
+        ));
     }
     let results = body::in_order_per_room(items, BATCH_CONCURRENCY, |item| {
         let node = &node;
@@ -187,7 +197,8 @@ async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Re
 /// Every live node's own report, read in one step, and their sums.
 async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
     let report = node.report();
-    let nodes = node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(problem)?;
+    let nodes =
+        node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(problem)?;
     let sum = |field: &str| nodes.iter().filter_map(|node| node.stats[field].as_u64()).sum::<u64>();
     let total = json!({
         "connections": sum("connections"),

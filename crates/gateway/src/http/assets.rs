@@ -1,6 +1,11 @@
 //! The browser's files: the client, the dashboard, and in development the demo wall.
 
-use axum::{Router, extract::Request, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Router,
+    extract::Request,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use http::{HeaderValue, StatusCode, header};
 
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:; \
@@ -28,9 +33,12 @@ fn is_demo(path: &str) -> bool {
 }
 
 async fn serve(request: Request) -> Response {
-    let Some(asset) = roomcast_web::asset(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
+    let Some(asset) = roomcast_web::asset(request.uri().path()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let known = request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known == asset.etag);
-    let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
+    let mut response =
+        if known { StatusCode::NOT_MODIFIED.into_response() } else { asset.body.into_response() };
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, asset.content_type),

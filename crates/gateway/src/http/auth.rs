@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{extract::{Request, State}, middleware::Next, response::Response};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use http::header;
 use roomcast_core::permission::Role;
 use roomcast_protocol::ErrorCode;
@@ -12,10 +16,14 @@ use crate::node::{Node, now};
 
 /// Lets a request pass, or answers 401 or 403.
 pub async fn guard(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+    let bearer =
+        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let challenge = |problem: Problem| problem.header(header::WWW_AUTHENTICATE, "Bearer".to_owned());
     let Some(bearer) = bearer else {
-        return Err(challenge(Problem::new(ErrorCode::InvalidToken, "Authorization: Bearer <api.key or token> is needed")));
+        return Err(challenge(Problem::new(
+            ErrorCode::InvalidToken,
+            "Authorization: Bearer <api.key or token> is needed",
+        )));
     };
     if node.config.api_key.as_ref().is_some_and(|key| key.matches(bearer)) {
         return Ok(next.run(request).await);
@@ -23,7 +31,9 @@ pub async fn guard(State(node): State<Arc<Node>>, request: Request, next: Next) 
     match node.verifier.verify(bearer, now().unix_ms) {
         Ok(verified) if verified.identity.role >= Role::Admin => Ok(next.run(request).await),
         Ok(_) => Err(Problem::new(ErrorCode::Forbidden, "role service or admin is needed")),
-        Err(_) => Err(challenge(Problem::new(ErrorCode::InvalidToken, "neither the API key nor a valid token"))),
+        Err(_) => {
+            Err(challenge(Problem::new(ErrorCode::InvalidToken, "neither the API key nor a valid token")))
+        }
     }
 }
 

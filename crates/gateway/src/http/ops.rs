@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::{RawQuery, State}, response::{IntoResponse, Response}, routing::get};
+use axum::{
+    Json, Router,
+    extract::{RawQuery, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use http::{StatusCode, header};
 use serde_json::json;
 
@@ -13,7 +18,10 @@ pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }))
+        .route(
+            "/metrics",
+            get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }),
+        )
         .with_state(node)
 }
 
@@ -22,7 +30,9 @@ async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Resp
     let serving = phase == Phase::Serving;
     let broker = node.broker_ready();
     let status = if serving && broker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if !query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose="))) {
+    if !query
+        .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")))
+    {
         return (status, if status == StatusCode::OK { "ready\n" } else { "not ready\n" }).into_response();
     }
     let health = node.backend.broker.health();

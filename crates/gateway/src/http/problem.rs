@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::{body::Body, response::{IntoResponse, Response}};
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use roomcast_protocol::{ErrorCode, Failure};
 use serde_json::json;

@@ -11,7 +11,10 @@ use roomcast_core::permits::{IpPermit, PermitRefusal};
 use roomcast_protocol::{Codec, ErrorCode, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{address, problem::{Problem, retry_seconds}};
+use super::{
+    address,
+    problem::{Problem, retry_seconds},
+};
 use crate::{
     drain::Phase,
     metrics::{self, Admission},
@@ -26,7 +29,11 @@ pub(super) struct Accepted {
 }
 
 /// Answers a request for `/ws`; with the response 101 comes the admission.
-pub(super) fn handshake<B>(node: &Node, peer: SocketAddr, request: &Request<B>) -> (Response, Option<Accepted>) {
+pub(super) fn handshake<B>(
+    node: &Node,
+    peer: SocketAddr,
+    request: &Request<B>,
+) -> (Response, Option<Accepted>) {
     match admit(node, peer, request) {
         Ok((accept, offered, accepted)) => {
             metrics::admission(Admission::Accepted);
@@ -40,7 +47,9 @@ pub(super) fn handshake<B>(node: &Node, peer: SocketAddr, request: &Request<B>) 
             }
             match response.body(Body::empty()) {
                 Ok(response) => (response, Some(accepted)),
-                Err(_) => (Problem::new(ErrorCode::Internal, "the handshake could not be answered").into(), None),
+                Err(_) => {
+                    (Problem::new(ErrorCode::Internal, "the handshake could not be answered").into(), None)
+                }
             }
         }
         Err((outcome, problem)) => {
@@ -81,7 +90,9 @@ fn check_handshake<B>(request: &Request<B>) -> Result<&str, Problem> {
     };
     let headers = request.headers();
     if request.method() != Method::GET {
-        return Err(bad("a WebSocket begins with GET").status(StatusCode::METHOD_NOT_ALLOWED).header(header::ALLOW, "GET".to_owned()));
+        return Err(bad("a WebSocket begins with GET")
+            .status(StatusCode::METHOD_NOT_ALLOWED)
+            .header(header::ALLOW, "GET".to_owned()));
     }
     if request.version() != Version::HTTP_11 {
         return Err(bad("a WebSocket begins with HTTP/1.1"));
@@ -89,7 +100,9 @@ fn check_handshake<B>(request: &Request<B>) -> Result<&str, Problem> {
     if headers.get_all(header::HOST).iter().count() != 1 {
         return Err(bad("exactly one Host is needed"));
     }
-    if !has_token(headers, &header::UPGRADE, "websocket") || !has_token(headers, &header::CONNECTION, "upgrade") {
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
         return Err(upgrade_required("this address speaks WebSocket only"));
     }
     if single(headers, &header::SEC_WEBSOCKET_VERSION) != Some("13") {
@@ -107,19 +120,27 @@ fn check_origin(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
     let host = single(headers, &header::HOST);
     match single(headers, &header::ORIGIN) {
         Some(origin) if node.config.origins.allow(origin, host) => Ok(()),
-        _ => Err(Problem::new(ErrorCode::Forbidden, "this origin may not connect; see the setting `origins`")),
+        _ => {
+            Err(Problem::new(ErrorCode::Forbidden, "this origin may not connect; see the setting `origins`"))
+        }
     }
 }
 
 /// The first subprotocol offered that we speak; JSON when none is offered.
 fn subprotocol(headers: &HeaderMap) -> Result<(Codec, bool), Problem> {
     let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-    let mut offered = offers.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim);
+    let mut offered = offers
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
     if offers.iter().next().is_none() {
         return Ok((Codec::json(), false));
     }
     offered.find_map(Codec::for_subprotocol).map(|codec| (codec, true)).ok_or_else(|| {
-        let detail = format!("none of these subprotocols is spoken here; offer {SUBPROTOCOL_JSON} or {SUBPROTOCOL_MSGPACK}");
+        let detail = format!(
+            "none of these subprotocols is spoken here; offer {SUBPROTOCOL_JSON} or {SUBPROTOCOL_MSGPACK}"
+        );
         Problem::new(ErrorCode::BadFrame, detail)
     })
 }
@@ -129,7 +150,9 @@ fn too_many(refusal: PermitRefusal) -> (Admission, Problem) {
         PermitRefusal::IpConnections { .. } | PermitRefusal::IpRate { .. } => {
             (Admission::IpLimited, ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS)
         }
-        PermitRefusal::NodeFull { .. } => (Admission::NodeFull, ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+        PermitRefusal::NodeFull { .. } => {
+            (Admission::NodeFull, ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
+        }
     };
     let problem = Problem::new(code, refusal.to_string())
         .status(status)

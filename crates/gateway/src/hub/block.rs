@@ -39,7 +39,14 @@ impl Pending {
     }
 
     pub(super) fn seal(self, seq: u64) -> Block {
-        Block { seq, cursor: 0, at: self.at, pushes: self.pushes, json: OnceCell::new(), msgpack: OnceCell::new() }
+        Block {
+            seq,
+            cursor: 0,
+            at: self.at,
+            pushes: self.pushes,
+            json: OnceCell::new(),
+            msgpack: OnceCell::new(),
+        }
     }
 }
 

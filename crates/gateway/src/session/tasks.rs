@@ -13,7 +13,9 @@ use roomcast_core::{
     session::Task,
 };
 use roomcast_counter::{Command, History, Op as CounterOp, Outcome};
-use roomcast_protocol::{CloseCode, Data, ErrorCode, Failure, Ok as Answer, Op, Position, RoomName, ServerFrame};
+use roomcast_protocol::{
+    CloseCode, Data, ErrorCode, Failure, Ok as Answer, Op, Position, RoomName, ServerFrame,
+};
 
 use crate::{
     backend::Repeat,
@@ -37,8 +39,14 @@ pub(super) struct Done {
 /// How the session changes.
 pub(super) enum Change {
     None,
-    Opened { who: Identity, expires: Option<Instant> },
-    Refreshed { who: Identity, expires: Instant },
+    Opened {
+        who: Identity,
+        expires: Option<Instant>,
+    },
+    Refreshed {
+        who: Identity,
+        expires: Instant,
+    },
     Joined(RoomName),
     /// A room that was joined before is not any more.
     Lost(RoomName),
@@ -80,7 +88,12 @@ pub(super) async fn carry_out(
     let who = match (task, who) {
         (Task::Authenticate(connect), _) => return connect::connect(node, conn, id, connect).await,
         (task, Some(who)) => (task, who),
-        (_, None) => return Done::failed(id, Failure::new(ErrorCode::ConnectFirst, "the first frame must be connect")),
+        (_, None) => {
+            return Done::failed(
+                id,
+                Failure::new(ErrorCode::ConnectFirst, "the first frame must be connect"),
+            );
+        }
     };
     match who {
         (Task::Authenticate(_), _) => Done::answer(id, Ok(Answer::Empty {})),
@@ -94,9 +107,15 @@ pub(super) async fn carry_out(
         }
         (Task::Publish { room, rules, event, data, key }, who) => {
             let from = Some(who.user.to_string());
-            Done::answer(id, publish(node, &rules, Publication { room, event, data, from, key, history: rules.history }).await)
+            Done::answer(
+                id,
+                publish(node, &rules, Publication { room, event, data, from, key, history: rules.history })
+                    .await,
+            )
         }
-        (Task::Signal { room, event, data }, who) => Done::answer(id, signal(node, &room, &event, &data, who).await),
+        (Task::Signal { room, event, data }, who) => {
+            Done::answer(id, signal(node, &room, &event, &data, who).await)
+        }
         (Task::History { room, rules, since, before, limit }, _) => {
             Done::answer(id, history(node, &room, &rules, range(since, before, limit)).await)
         }
@@ -121,7 +140,13 @@ pub(crate) async fn publish(node: &Node, rules: &Rules, publication: Publication
     Ok(Answer::Published { epoch, offset, duplicate: published.duplicate })
 }
 
-async fn signal(node: &Node, room: &RoomName, event: &str, data: &Data, who: &Identity) -> Result<Answer, Failure> {
+async fn signal(
+    node: &Node,
+    room: &RoomName,
+    event: &str,
+    data: &Data,
+    who: &Identity,
+) -> Result<Answer, Failure> {
     let sent = node.backend.broker.signal(room, event, data, Some(&who.user));
     node.backend.call(Repeat::Harmless, sent).await?;
     Ok(Answer::Empty {})
@@ -137,13 +162,24 @@ pub(crate) fn range(since: Option<Position>, before: Option<u64>, limit: usize) 
 }
 
 /// Reads the past for a user or a back end.
-pub(crate) async fn history(node: &Node, room: &RoomName, rules: &Rules, range: Range) -> Result<Answer, Failure> {
-    let page = node.backend.call(Repeat::Harmless, node.backend.broker.history(room, &range, rules.history)).await?;
+pub(crate) async fn history(
+    node: &Node,
+    room: &RoomName,
+    rules: &Rules,
+    range: Range,
+) -> Result<Answer, Failure> {
+    let page =
+        node.backend.call(Repeat::Harmless, node.backend.broker.history(room, &range, rules.history)).await?;
     Ok(Answer::History { epoch: page.tail.epoch, offset: page.tail.offset, events: page.events })
 }
 
 /// Reads who is there, for a user or a back end.
-pub(crate) async fn presence(node: &Node, room: &RoomName, cursor: Option<&str>, limit: usize) -> Result<Answer, Failure> {
+pub(crate) async fn presence(
+    node: &Node,
+    room: &RoomName,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Answer, Failure> {
     let read = node.backend.broker.presence_members(room, cursor, limit);
     let page = node.backend.call(Repeat::Harmless, read).await?;
     Ok(Answer::Presence {
@@ -155,7 +191,13 @@ pub(crate) async fn presence(node: &Node, room: &RoomName, cursor: Option<&str>,
 }
 
 /// Hands a counter operation to the counter crate, for a user or a back end.
-pub(crate) async fn counter(node: &Node, room: &RoomName, rules: &Rules, user: &str, op: Op) -> Result<Answer, Failure> {
+pub(crate) async fn counter(
+    node: &Node,
+    room: &RoomName,
+    rules: &Rules,
+    user: &str,
+    op: Op,
+) -> Result<Answer, Failure> {
     let kind = op.kind();
     let (op, repeat) = match op {
         Op::Like(like) => (CounterOp::Like { target: like.target, on: like.on }, Repeat::Harmless),
@@ -181,6 +223,8 @@ pub(crate) async fn counter(node: &Node, room: &RoomName, rules: &Rules, user: &
     Ok(match node.backend.call(repeat, node.backend.counter.apply(command)).await? {
         Outcome::Like { value, on, version } => Answer::Like { value, on, version },
         Outcome::Count { value, version } => Answer::Count { value, version },
-        Outcome::Comment { comment, pending, version, at } => Answer::Comment { comment, pending, version, at },
+        Outcome::Comment { comment, pending, version, at } => {
+            Answer::Comment { comment, pending, version, at }
+        }
     })
 }

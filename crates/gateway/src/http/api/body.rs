@@ -2,7 +2,11 @@
 
 use std::{collections::HashMap, future::Future};
 
-use axum::{body::Bytes, extract::{FromRequest, Request}};
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    response::IntoResponse,
+};
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
 use roomcast_protocol::ErrorCode;
@@ -22,9 +26,13 @@ impl<S: Send + Sync> FromRequest<S> for Text {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|refused| match refused.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(ErrorCode::TooLarge, "the body is larger than 8 MiB"),
-            _ => Problem::new(ErrorCode::BadFrame, "the body could not be read"),
+        let bytes = Bytes::from_request(request, state).await.map_err(|refused| {
+            match refused.into_response().status() {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    Problem::new(ErrorCode::TooLarge, "the body is larger than 8 MiB")
+                }
+                _ => Problem::new(ErrorCode::BadFrame, "the body could not be read"),
+            }
         })?;
         let text = String::from_utf8(bytes.into());
         text.map(Self).map_err(|_| Problem::new(ErrorCode::BadFrame, "the body is not UTF-8"))
@@ -42,7 +50,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 
 /// Reads JSON of a known shape.
 pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
-    serde_json::from_str(text).map_err(|error| Problem::new(ErrorCode::BadFrame, format!("the body: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| Problem::new(ErrorCode::BadFrame, format!("the body: {error}")))
 }
 
 /// The items of a batch: a list, or `{"items": list}`.
@@ -55,7 +64,11 @@ pub(super) fn batch_items(text: &str) -> Result<Vec<Box<RawValue>>, Problem> {
 }
 
 /// Runs `work` for each item; items that name the same room one after the other, others side by side.
-pub(super) async fn in_order_per_room<F>(items: Vec<Box<RawValue>>, concurrency: usize, work: impl Fn(String) -> F) -> Vec<Value>
+pub(super) async fn in_order_per_room<F>(
+    items: Vec<Box<RawValue>>,
+    concurrency: usize,
+    work: impl Fn(String) -> F,
+) -> Vec<Value>
 where
     F: Future<Output = Value>,
 {

@@ -2,26 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::{Path, Query, State}};
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use roomcast_core::{
+    permission::Rules,
+    session::{DEFAULT_PAGE, MAX_PAGE},
+};
 use roomcast_counter::{CommentsQuery, Update, Viewer};
-use roomcast_core::{permission::Rules, session::{DEFAULT_PAGE, MAX_PAGE}};
 use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Position, RoomName};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{answer, problem, rules_of};
-use crate::{
-    backend::Repeat,
-    broker::Range,
-    http::problem::Problem,
-    node::Node,
-    session::tasks,
-};
+use crate::{backend::Repeat, broker::Range, http::problem::Problem, node::Node, session::tasks};
 
 const DEFAULT_COMMENTS: u32 = 50;
 
 fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
-    let bad = |error: roomcast_protocol::NameError| problem(Failure::new(ErrorCode::BadRoom, error.to_string()));
+    let bad =
+        |error: roomcast_protocol::NameError| problem(Failure::new(ErrorCode::BadRoom, error.to_string()));
     let room = RoomName::parse(name).map_err(bad)?;
     let rules = rules_of(node, &room).map_err(problem)?;
     Ok((room, rules))
@@ -32,14 +33,15 @@ fn page(limit: Option<usize>) -> usize {
 }
 
 fn values(updates: Vec<Update>) -> Vec<Value> {
-    let value = |Update { target, counter, value, version }| {
-        json!({ "target": target, "counter": counter, "value": value, "version": version })
-    };
+    let value = |Update { target, counter, value, version }| json!({ "target": target, "counter": counter, "value": value, "version": version });
     updates.into_iter().map(value).collect()
 }
 
 /// Where its log stands, who is there, what it counts.
-pub(super) async fn snapshot(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn snapshot(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
     let backend = &node.backend;
     let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
@@ -56,7 +58,10 @@ pub(super) async fn snapshot(State(node): State<Arc<Node>>, Path(name): Path<Str
 }
 
 /// Ends a room: all its keys are removed, and who is in it is told `reset`.
-pub(super) async fn end(State(node): State<Arc<Node>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn end(
+    State(node): State<Arc<Node>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
     backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(problem)?;

@@ -32,7 +32,10 @@ pub(super) struct Order {
 }
 
 /// `{sub, role, rooms?, ttl_ms?, session_ms?}` → `{ticket, expires_at}`.
-pub(super) async fn mint(State(node): State<Arc<Node>>, Body(order): Body<Order>) -> Result<Json<Value>, Problem> {
+pub(super) async fn mint(
+    State(node): State<Arc<Node>>,
+    Body(order): Body<Order>,
+) -> Result<Json<Value>, Problem> {
     let bad = |detail| Problem::new(ErrorCode::BadFrame, detail);
     if order.sub.is_empty() || order.sub.chars().count() > 128 || order.sub.chars().any(char::is_control) {
         return Err(bad("sub must be 1 to 128 characters, none of them a control character"));
@@ -41,13 +44,15 @@ pub(super) async fn mint(State(node): State<Arc<Node>>, Body(order): Body<Order>
     if !(1..=MAX_TTL_MS).contains(&ttl_ms) {
         return Err(bad("ttl_ms must be 1 to 3,600,000"));
     }
-    if order.rooms.as_ref().is_some_and(|rooms| rooms.len() > 64 || rooms.iter().any(|room| room.len() > 160)) {
+    if order.rooms.as_ref().is_some_and(|rooms| rooms.len() > 64 || rooms.iter().any(|room| room.len() > 160))
+    {
         return Err(bad("rooms are at most 64 patterns of at most 160 characters"));
     }
     let now = unix_ms();
     let expires_at = order.session_ms.map(|ms| now.saturating_add(ms));
     let grant = Grant { sub: order.sub, role: order.role, rooms: order.rooms, expires_at };
-    let grant = serde_json::to_string(&grant).map_err(|_| Problem::new(ErrorCode::Internal, "internal error"))?;
+    let grant =
+        serde_json::to_string(&grant).map_err(|_| Problem::new(ErrorCode::Internal, "internal error"))?;
     let minted = node.backend.counter.mint_ticket(&grant, Duration::from_millis(ttl_ms));
     let ticket = node.backend.call(Repeat::Harmless, minted).await.map_err(problem)?;
     Ok(Json(json!({ "ticket": ticket, "expires_at": now + ttl_ms })))

@@ -1,6 +1,9 @@
 //! Who is there: a token, a ticket, or a guest.
 
-use std::{sync::Arc, time::{Duration, Instant}};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use roomcast_core::permission::{Identity, Role, RoomPatterns};
 use roomcast_protocol::{CloseCode, Connect, Connected, ErrorCode, Failure, LimitsInfo, Ok as Answer};
@@ -93,8 +96,12 @@ pub(super) fn refresh(node: &Node, who: &Identity, id: Option<u64>, token: &str)
 async fn identify(node: &Node, connect: Connect) -> Result<Known, Refused> {
     match connect {
         Connect { token: Some(token), .. } => match node.verifier.verify(&token, now().unix_ms) {
-            Ok(verified) => Ok(Known { who: verified.identity, expires_at: Some(verified.expires_at), secret: None }),
-            Err(error @ AuthError::Expired) => Err(Refused::Final(failure_of(&error), CloseCode::TokenExpired)),
+            Ok(verified) => {
+                Ok(Known { who: verified.identity, expires_at: Some(verified.expires_at), secret: None })
+            }
+            Err(error @ AuthError::Expired) => {
+                Err(Refused::Final(failure_of(&error), CloseCode::TokenExpired))
+            }
             Err(error) => Err(failure_of(&error).into()),
         },
         Connect { ticket: Some(ticket), .. } => redeem(node, &ticket).await,
@@ -104,14 +111,21 @@ async fn identify(node: &Node, connect: Connect) -> Result<Known, Refused> {
             let who = Identity { user: guest.user.as_str().into(), role: Role::Guest, rooms: None };
             Ok(Known { who, expires_at: None, secret: Some(guest.secret) })
         }
-        Connect { .. } => Err(Failure::new(ErrorCode::InvalidToken, "guests are not admitted here: a token is needed").into()),
+        Connect { .. } => {
+            Err(Failure::new(ErrorCode::InvalidToken, "guests are not admitted here: a token is needed")
+                .into())
+        }
     }
 }
 
 async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
     let invalid = || Failure::new(ErrorCode::InvalidToken, "the ticket is unknown, used or expired");
     // A lost answer may have used it up; then a second try tells so.
-    let grant = node.backend.call(Repeat::Harmless, node.backend.counter.redeem_ticket(ticket)).await?.ok_or_else(invalid)?;
+    let grant = node
+        .backend
+        .call(Repeat::Harmless, node.backend.counter.redeem_ticket(ticket))
+        .await?
+        .ok_or_else(invalid)?;
     let grant: Grant = serde_json::from_str(&grant).map_err(|_| invalid())?;
     let rooms = grant.rooms.map(RoomPatterns::new);
     let who = Identity { user: Arc::from(grant.sub), role: grant.role, rooms };
@@ -121,7 +135,9 @@ async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
 fn failure_of(error: &AuthError) -> Failure {
     match error {
         AuthError::Expired => Failure::new(ErrorCode::TokenExpired, error.to_string()),
-        AuthError::Invalid(_) | AuthError::NoSigningKey => Failure::new(ErrorCode::InvalidToken, error.to_string()),
+        AuthError::Invalid(_) | AuthError::NoSigningKey => {
+            Failure::new(ErrorCode::InvalidToken, error.to_string())
+        }
         AuthError::KeysUnavailable => Failure::retry(ErrorCode::Unavailable, error.to_string(), 1_000),
     }
 }

@@ -6,7 +6,9 @@ use roomcast_core::{
     limits::Cap,
     permission::{Audience, Identity, Rules},
 };
-use roomcast_protocol::{CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame};
+use roomcast_protocol::{
+    CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame,
+};
 
 use super::{Change, Done};
 use crate::{
@@ -29,7 +31,13 @@ pub(super) struct Request {
     pub(super) recent: usize,
 }
 
-pub(super) async fn join(worker: &Rc<Worker>, conn: &Rc<Conn>, who: &Identity, id: Option<u64>, request: Request) -> Done {
+pub(super) async fn join(
+    worker: &Rc<Worker>,
+    conn: &Rc<Conn>,
+    who: &Identity,
+    id: Option<u64>,
+    request: Request,
+) -> Done {
     // Who joins again starts again: from the position it names.
     let again = worker.leave(conn, &request.room);
     match try_join(worker, conn, who, id, &request).await {
@@ -53,13 +61,17 @@ async fn try_join(
     let Request { room, rules, since, recent } = request;
     make_room_for(worker, room)?;
     let guarded = rules.audience == Audience::AdminsOnly;
-    let seat = worker.hub.borrow_mut().enter(room, guarded, conn, now().instant).map_err(|_full| {
-        Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may")
-    })?;
+    let seat = worker
+        .hub
+        .borrow_mut()
+        .enter(room, guarded, conn, now().instant)
+        .map_err(|_full| Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may"))?;
     node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
     let range = match since {
-        Some(since) => Range::Since(since.clone(), usize::try_from(rules.history.size).unwrap_or(usize::MAX).max(1)),
+        Some(since) => {
+            Range::Since(since.clone(), usize::try_from(rules.history.size).unwrap_or(usize::MAX).max(1))
+        }
         None => Range::Recent(*recent),
     };
     let backend = &node.backend;
@@ -79,15 +91,29 @@ async fn try_join(
     answer(worker, conn, id, &seat, joined(page, since.is_some(), counts, presence), tail)
 }
 
-fn answer(worker: &Worker, conn: &Conn, id: Option<u64>, seat: &Seat, joined: Joined, tail: Position) -> Result<(), Failure> {
+fn answer(
+    worker: &Worker,
+    conn: &Conn,
+    id: Option<u64>,
+    seat: &Seat,
+    joined: Joined,
+    tail: Position,
+) -> Result<(), Failure> {
     let frame = id.map(|id| ServerFrame::Ok { id, ok: Answer::Joined(Box::new(joined)) });
     let item = frame.as_ref().and_then(|frame| encode(conn.codec, frame));
-    worker.hub.borrow_mut().activate(seat, tail, item).map_err(|_overrun| {
-        Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250)
-    })
+    worker
+        .hub
+        .borrow_mut()
+        .activate(seat, tail, item)
+        .map_err(|_overrun| Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250))
 }
 
-fn joined(page: Page, asked_since: bool, counts: Vec<roomcast_counter::Update>, presence: PresenceCount) -> Joined {
+fn joined(
+    page: Page,
+    asked_since: bool,
+    counts: Vec<roomcast_counter::Update>,
+    presence: PresenceCount,
+) -> Joined {
     let recovered = page.complete || !asked_since;
     let value = |update: roomcast_counter::Update| CounterValue {
         target: update.target,
