@@ -12,6 +12,7 @@ mod source;
 mod tests;
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -126,6 +127,14 @@ pub enum Reason {
 /// Verifies tokens, and signs them where there is an HMAC key. Cheap to clone; all clones share their keys.
 #[derive(Clone)]
 pub struct Verifier(Arc<Inner>);
+
+impl fmt::Debug for Verifier {
+    /// Nothing of the keys, only which kinds there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hmac, jwks) = (self.0.hmac.is_some(), self.0.public.is_some());
+        f.debug_struct("Verifier").field("hmac", &hmac).field("jwks", &jwks).finish()
+    }
+}
 
 struct Inner {
     hmac: Option<Hmac>,

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    slice,
     sync::{Arc, Mutex, OnceLock},
     thread,
     time::Duration,
@@ -54,6 +55,7 @@ fn hs256(claims: &Value) -> String {
 }
 
 /// Good claims, and some others.
+#[allow(clippy::needless_pass_by_value)] // Reads better where it is called.
 fn claims(others: Value) -> Value {
     let mut claims = json!({"sub": "ann", "exp": EXP});
     for (name, value) in others.as_object().unwrap() {
@@ -317,7 +319,7 @@ fn each_type_of_public_key_verifies_its_own_algorithms() {
     assert!(verifier.verify(&signed(Algorithm::ES256, Some("ec"), &keys.ec), NOW).is_ok());
     assert!(verifier.verify(&signed(Algorithm::EdDSA, Some("ed"), &keys.ed), NOW).is_ok());
     // Without an id, the only key that fits.
-    let alone = with_jwks(&[keys.ec_jwk.clone()], None);
+    let alone = with_jwks(slice::from_ref(&keys.ec_jwk), None);
     assert!(alone.verify(&signed(Algorithm::ES256, None, &keys.ec), NOW).is_ok());
     // A swapped id.
     assert_eq!(reason(&verifier, &signed(Algorithm::RS256, Some("ec"), &keys.rsa)), Reason::Algorithm);
@@ -333,7 +335,7 @@ fn each_type_of_public_key_verifies_its_own_algorithms() {
 #[test]
 fn no_algorithm_can_be_confused_with_another() {
     let keys = keys();
-    let both = with_jwks(&[keys.rsa_jwk.clone()], Some(KEY));
+    let both = with_jwks(slice::from_ref(&keys.rsa_jwk), Some(KEY));
     // The classic: the public key's text as an HMAC secret.
     for secret in
         [keys.rsa_public_pem.clone(), keys.rsa_public_pem.trim().to_owned(), keys.rsa_jwk["n"].to_string()]
@@ -341,7 +343,7 @@ fn no_algorithm_can_be_confused_with_another() {
         let key = EncodingKey::from_secret(secret.as_bytes());
         for id in [None, Some("rsa")] {
             assert_eq!(reason(&both, &signed(Algorithm::HS256, id, &key)), Reason::Signature);
-            let public_only = with_jwks(&[keys.rsa_jwk.clone()], None);
+            let public_only = with_jwks(slice::from_ref(&keys.rsa_jwk), None);
             assert_eq!(reason(&public_only, &signed(Algorithm::HS256, id, &key)), Reason::Algorithm);
         }
     }

@@ -282,6 +282,9 @@ fn jwks(text: &str) -> Result<JwksSource, String> {
         return is_file.then_some(JwksSource::File(path)).ok_or_else(|| format!("{URL} that can be read"));
     }
     let url = reqwest::Url::parse(text).map_err(|_| URL)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{URL} without a user or password"));
+    }
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     let loopback = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
