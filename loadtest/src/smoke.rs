@@ -6,7 +6,11 @@ mod live;
 mod recover;
 mod together;
 
-use std::{future::Future, path::PathBuf, time::Instant};
+use std::{
+    future::Future,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use roomcast_protocol::RoomName;
@@ -40,6 +44,9 @@ pub(crate) struct Options {
     /// Pairs of connections that share the above.
     #[arg(long, default_value_t = 50)]
     pairs: u64,
+    /// How long a push may take before it counts as lost.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    push_wait: Duration,
     /// The process of the first node: kill it (kill -9) and see its client go on at the second.
     #[arg(long)]
     kill_pid: Option<u32>,

@@ -12,8 +12,6 @@ use crate::{
     report,
 };
 
-const PUSH_WAIT: Duration = Duration::from_secs(5);
-
 /// Joins fresh rooms on the second node and publishes on the first; every event must come.
 pub(super) async fn subscribe_then_publish(stage: &Stage) -> anyhow::Result<String> {
     let times = stage.options.subscribe_then_publish;
@@ -29,7 +27,7 @@ pub(super) async fn subscribe_then_publish(stage: &Stage) -> anyhow::Result<Stri
             .step_by(usize::try_from(pairs)?)
             .map(|n| stage.room(&format!("live-{n}")))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        running.spawn(one_pair(publisher, subscriber, rooms, bar.clone()));
+        running.spawn(one_pair(publisher, subscriber, rooms, stage.options.push_wait, bar.clone()));
     }
     let mut lost = 0;
     while let Some(one) = running.join_next().await {
@@ -44,6 +42,7 @@ async fn one_pair(
     mut publisher: Client,
     mut subscriber: Client,
     rooms: Vec<RoomName>,
+    push_wait: Duration,
     bar: indicatif::ProgressBar,
 ) -> anyhow::Result<u64> {
     let mut lost = 0;
@@ -51,7 +50,7 @@ async fn one_pair(
         subscriber.join(room, None).await.context("join")?;
         publisher.request_patiently(publish(room, &n.to_string())?).await.context("publish")?;
         loop {
-            match subscriber.push(PUSH_WAIT).await {
+            match subscriber.push(push_wait).await {
                 Ok(push)
                     if push.push.as_deref() == Some("event")
                         && push.room.as_deref() == Some(room.as_str()) =>

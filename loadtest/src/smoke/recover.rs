@@ -15,7 +15,8 @@ use crate::{
 
 /// Between two events: within the frame rate that a node allows by default.
 const PERIOD: Duration = Duration::from_millis(60);
-const PUSH_WAIT: Duration = Duration::from_secs(5);
+/// How long a client may take to notice that its node is gone: the kernel closes a killed process's sockets.
+const NOTICE: Duration = Duration::from_secs(10);
 /// How many events a client sees before its node is killed, and how many after it came back.
 const BEFORE: u64 = 20;
 const MISSED: u64 = 20;
@@ -26,12 +27,13 @@ const AFTER: u64 = 20;
 struct Follower {
     room: RoomName,
     since: Since,
+    push_wait: Duration,
 }
 
 impl Follower {
-    fn new(room: &RoomName, joined: &Joined) -> Self {
+    fn new(stage: &Stage, room: &RoomName, joined: &Joined) -> Self {
         let since = Since { epoch: joined.epoch.clone(), offset: joined.offset };
-        Self { room: room.clone(), since }
+        Self { room: room.clone(), since, push_wait: stage.options.push_wait }
     }
 
     /// The publishers of this file count from 0 in `data`, in rooms of their own.
@@ -46,7 +48,7 @@ impl Follower {
     /// Reads one event.
     async fn follow(&mut self, client: &mut Client) -> anyhow::Result<()> {
         loop {
-            let push = client.push(PUSH_WAIT).await?;
+            let push = client.push(self.push_wait).await?;
             match push.push.as_deref() {
                 Some("event") => {
                     return self.next(push.offset.context("an event without offset")?, push.data.as_ref());
@@ -80,7 +82,7 @@ pub(super) async fn after_goodbye(stage: &Stage) -> anyhow::Result<String> {
     let room = stage.room("goodbye")?;
     let mut client = stage.json("smoke-one", 0).await?;
     let mut publisher = stage.msgpack("smoke-other", 1).await?;
-    let mut follower = Follower::new(&room, &client.join(&room, None).await?);
+    let mut follower = Follower::new(stage, &room, &client.join(&room, None).await?);
     let mut n = 0;
     for _ in 0..BEFORE {
         publisher.request_patiently(publish(&room, &n.to_string())?).await?;
@@ -107,7 +109,7 @@ pub(super) async fn after_goodbye(stage: &Stage) -> anyhow::Result<String> {
 pub(super) async fn after_kill(stage: &Stage, pid: u32) -> anyhow::Result<String> {
     let room = stage.room("kill")?;
     let mut client = stage.json("smoke-one", 0).await?;
-    let mut follower = Follower::new(&room, &client.join(&room, None).await?);
+    let mut follower = Follower::new(stage, &room, &client.join(&room, None).await?);
     let stop = CancellationToken::new();
     let flow = async {
         let mut publisher = stage.msgpack("smoke-other", 1).await?;
@@ -152,7 +154,7 @@ async fn die_and_go_on(
             }
         }
     };
-    let error = timeout(PUSH_WAIT * 2, lost).await.context("the client of a killed node noticed nothing")?;
+    let error = timeout(NOTICE, lost).await.context("the client of a killed node noticed nothing")?;
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Closed(_)) => {}
         _ => return Err(error.context("expected a closed connection")),

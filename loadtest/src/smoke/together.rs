@@ -9,8 +9,7 @@ use serde::Deserialize;
 use super::Stage;
 use crate::client::{Client, ClientError};
 
-/// How long a push may take, and how long nothing more may come once all is there.
-const PUSH_WAIT: Duration = Duration::from_secs(5);
+/// How long nothing more may come once all is there.
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Both publish in turn; both get every event once, with rising offsets, the same in both codecs.
@@ -23,8 +22,8 @@ pub(super) async fn events(stage: &Stage) -> anyhow::Result<String> {
         other.request_patiently(publish(&room, &format!(r#"{{"by":"other","n":{n},"f":1.5}}"#))?).await?;
     }
     let all = usize::try_from(each * 2)?;
-    let seen_by_one = collect(&mut one, "event", all).await.context("on the first node")?;
-    let seen_by_other = collect(&mut other, "event", all).await.context("on the second node")?;
+    let seen_by_one = collect(stage, &mut one, "event", all).await.context("on the first node")?;
+    let seen_by_other = collect(stage, &mut other, "event", all).await.context("on the second node")?;
     check_order(&seen_by_one).context("on the first node")?;
     check_order(&seen_by_other).context("on the second node")?;
     for (left, right) in seen_by_one.iter().zip(&seen_by_other) {
@@ -77,17 +76,17 @@ pub(super) async fn counters(stage: &Stage) -> anyhow::Result<String> {
         }
     }
     let expected = BTreeMap::from([("like".to_owned(), 2), ("download".to_owned(), each * 2 * 3)]);
-    latest(&mut one, &expected).await.context("on the first node")?;
-    latest(&mut other, &expected).await.context("on the second node")?;
+    latest(stage, &mut one, &expected).await.context("on the first node")?;
+    latest(stage, &mut other, &expected).await.context("on the second node")?;
     Ok(format!("{} likes, {} downloads on both", 2, each * 6))
 }
 
 /// Reads `count` pushes until the last values are the expected ones, and then for a while nothing else.
-async fn latest(client: &mut Client, expected: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+async fn latest(stage: &Stage, client: &mut Client, expected: &BTreeMap<String, u64>) -> anyhow::Result<()> {
     let mut values: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     loop {
         let done = expected.iter().all(|(name, value)| values.get(name).is_some_and(|(_, now)| now == value));
-        let push = match client.push(if done { SILENCE } else { PUSH_WAIT }).await {
+        let push = match client.push(if done { SILENCE } else { stage.options.push_wait }).await {
             Ok(push) => push,
             Err(ClientError::Timeout(_)) if done => return Ok(()),
             Err(ClientError::Timeout(_)) => bail!("expected {expected:?}, saw (version, value) {values:?}"),
@@ -136,8 +135,8 @@ pub(super) async fn comments(stage: &Stage) -> anyhow::Result<String> {
             })
             .collect()
     };
-    let on_one = texts(collect(&mut one, "event", all).await.context("on the first node")?)?;
-    let on_other = texts(collect(&mut other, "event", all).await.context("on the second node")?)?;
+    let on_one = texts(collect(stage, &mut one, "event", all).await.context("on the first node")?)?;
+    let on_other = texts(collect(stage, &mut other, "event", all).await.context("on the second node")?)?;
     ensure!(on_one == on_other, "the nodes tell different comments");
     let written: Vec<_> =
         (0..each).flat_map(|n| [format!("one says {n}"), format!("other says {n}")]).collect();
@@ -160,11 +159,16 @@ pub(super) fn publish(room: &RoomName, json: &str) -> anyhow::Result<Op> {
 }
 
 /// The next `count` pushes of a kind, and the assurance that no further one follows.
-async fn collect(client: &mut Client, kind: &str, count: usize) -> anyhow::Result<Vec<Incoming>> {
+async fn collect(
+    stage: &Stage,
+    client: &mut Client,
+    kind: &str,
+    count: usize,
+) -> anyhow::Result<Vec<Incoming>> {
     let mut found = Vec::with_capacity(count);
     loop {
         let done = found.len() >= count;
-        match client.push(if done { SILENCE } else { PUSH_WAIT }).await {
+        match client.push(if done { SILENCE } else { stage.options.push_wait }).await {
             Ok(push) if push.push.as_deref() == Some(kind) => found.push(push),
             Ok(push) if matches!(push.push.as_deref(), Some("reset" | "kicked")) => {
                 bail!("{:?}: {:?}", push.push, push.reason)

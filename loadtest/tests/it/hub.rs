@@ -150,7 +150,7 @@ impl Hub {
         let refuse = |code: &str, retry: u64| json!({"id": frame["id"], "error": {"code": code, "message": "m", "retry_ms": retry}});
         let answer = match (op, room) {
             ("connect", _) => {
-                session.user = frame["token"].as_str().unwrap_or("guest").to_owned();
+                frame["token"].as_str().unwrap_or("guest").clone_into(&mut session.user);
                 json!({"session": "s", "user": "u", "role": "guest", "ping_ms": 25_000, "node": "n", "limits": {}})
             }
             ("ping", _) if self.fault == Fault::Deaf => return,
@@ -223,7 +223,7 @@ impl Hub {
         if self.fault == Fault::Forgets {
             events.pop();
         }
-        // Late means: from the second member on, only after the first event has gone by.
+        // So late that the run is over.
         if self.fault != Fault::JoinsLate {
             room.members.insert(session.id, (session.binary, session.outbox.clone()));
         }

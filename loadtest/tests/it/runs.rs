@@ -59,7 +59,7 @@ async fn fanout(hub: &Arc<Hub>, more: &[&str]) -> Run {
 async fn smoke(hub: &Arc<Hub>, more: &[&str]) -> Run {
     let ((one, _one), (other, _other)) = (hub.node().await, hub.node().await);
     let urls = [format!("--url=ws://{one}/ws"), format!("--url=ws://{other}/ws")];
-    let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "10"];
+    let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "10", "--push-wait", "400ms"];
     run(&[&fixed[..], more].concat()).await
 }
 
@@ -140,8 +140,8 @@ async fn idle_fails_where_connections_do_not_answer_or_cost_too_much() {
     let pid = std::process::id().to_string();
     // Less than nothing is more than any connection may cost.
     let fixed = ["idle", "--url", &url, "--connections", "20", "--settle", "10ms", "--pid", &pid];
-    let dear = run(&[&fixed[..], &["--max-kib=-1000000"]].concat()).await;
-    assert_eq!((dear.code, dear.result["answered"].as_u64()), (Some(1), Some(20)), "{}", dear.stderr);
+    let costly = run(&[&fixed[..], &["--max-kib=-1000000"]].concat()).await;
+    assert_eq!((costly.code, costly.result["answered"].as_u64()), (Some(1), Some(20)), "{}", costly.stderr);
     let deaf = Hub::new(Fault::Deaf);
     let (address, _node) = deaf.node().await;
     let url = format!("ws://{address}/ws");
@@ -174,4 +174,27 @@ async fn smoke_names_the_step_that_failed() {
     let late = smoke(&Hub::new(Fault::JoinsLate), &["--subscribe-then-publish", "3", "--pairs", "3"]).await;
     assert_eq!(late.code, Some(1));
     assert_eq!(late.step("subscribe, then publish")["passed"], false);
+}
+
+#[tokio::test]
+async fn smoke_kills_a_node_and_its_client_misses_nothing() {
+    for (fault, passes) in [(Fault::None, true), (Fault::Forgets, false)] {
+        let hub = Hub::new(fault);
+        let ((one, node), (other, _other)) = (hub.node().await, hub.node().await);
+        // Stands for the process of the first node: when it is killed, so are the node's connections.
+        let mut process = Command::new("sleep").arg("60").kill_on_drop(true).spawn().expect("sleep");
+        let pid = process.id().expect("a running process").to_string();
+        let urls = [format!("--url=ws://{one}/ws"), format!("--url=ws://{other}/ws")];
+        let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "2", "--push-wait", "400ms"];
+        let arguments = [&fixed[..], &["--subscribe-then-publish", "0", "--kill-pid", &pid]].concat();
+        let killed = async {
+            let status = process.wait().await.expect("a status");
+            drop(node);
+            status
+        };
+        let (run, status) = tokio::join!(run(&arguments), killed);
+        assert!(!status.success(), "the process was killed");
+        assert_eq!(run.step("kill -9")["passed"], passes, "{fault:?}: {}{}", run.stdout, run.stderr);
+        assert_eq!(run.code, Some(i32::from(!passes)));
+    }
 }
