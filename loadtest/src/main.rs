@@ -1,1 +1,70 @@
-fn main() {}
+//! `roomcast-loadtest`: loads a running cluster over its public protocol and checks what it promises.
+//!
+//! It knows the protocol and nothing else of roomcast: whatever it finds, a client would find. One file per
+//! subcommand; each ends with a table for people, on request a JSON file for programs, and an exit code: 0 all
+//! promises held, 1 one was broken, 2 the test itself could not be run.
+
+mod client;
+mod fanout;
+mod idle;
+mod report;
+mod smoke;
+mod system;
+mod target;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+/// Loads a roomcast cluster and checks its promises.
+#[derive(Debug, Parser)]
+#[command(name = "roomcast-loadtest", version)]
+struct Arguments {
+    /// Threads that drive the clients; 1 leaves the other cores to the server.
+    #[arg(long, global = true, default_value_t = 1)]
+    threads: usize,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Publishes into rooms full of subscribers: latency, loss, order.
+    Fanout(fanout::Options),
+    /// Opens many connections that do nothing: memory per connection.
+    Idle(idle::Options),
+    /// Walks through the main job on two nodes, and optionally kills one.
+    Smoke(smoke::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("roomcast-loadtest: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<bool> {
+    let mut builder = match arguments.threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        threads => {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    let runtime = builder.enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Fanout(options) => Box::pin(fanout::run(options)).await,
+            Command::Idle(options) => Box::pin(idle::run(options)).await,
+            Command::Smoke(options) => Box::pin(smoke::run(options)).await,
+        }
+    })
+}
