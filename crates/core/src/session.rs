@@ -3,6 +3,8 @@
 //! The gateway feeds frames and timeouts in, with `now`; out come answers, tasks that are permitted, and closes.
 
 mod cost;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 use std::{

@@ -14,8 +14,6 @@ use crate::{
 const DASHBOARD: Duration = Duration::from_secs(1);
 /// How often histograms are folded and idle addresses forgotten.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How often presence leases are renewed, in upkeeps.
-const PRESENCE_EVERY: u32 = 4;
 
 /// Renews the node's lease and tells its figures to the others.
 pub(super) async fn beat(node: Arc<Node>) {
@@ -44,17 +42,12 @@ pub(super) async fn tell_dashboard(node: Arc<Node>) {
     }
 }
 
-/// Folds histograms, forgets addresses, renews presence.
+/// Folds histograms, forgets addresses.
 pub(super) async fn keep_up(node: Arc<Node>) {
     let mut tick = interval(UPKEEP);
-    let mut beats: u32 = 0;
     loop {
         tick.tick().await;
         metrics::upkeep();
         node.permits.sweep(now().instant);
-        beats = beats.wrapping_add(1);
-        if beats % PRESENCE_EVERY == 0 {
-            node.presence.refresh(false);
-        }
     }
 }
