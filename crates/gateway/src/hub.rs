@@ -5,6 +5,8 @@
 //! blocks of all. The hub knows no broker: what it is given, it delivers.
 
 mod block;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::RefCell,

@@ -1,0 +1,319 @@
+//! The hub over real sockets: every byte in order, whoever joins, leaves or reads slowly meanwhile.
+
+use roomcast_protocol::{CounterValue, Data, Epoch, Event, Offset, PresenceCount, Push};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::LocalSet,
+};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::{
+    node::now,
+    outbox::{Item, OutboxCaps},
+};
+
+const ROOMY: OutboxCaps = OutboxCaps { bytes: usize::MAX, frames: usize::MAX };
+
+fn name(text: &str) -> RoomName {
+    RoomName::parse(text).unwrap()
+}
+
+fn position(offset: u64) -> Position {
+    Position { epoch: Epoch::new("e"), offset: Offset(offset) }
+}
+
+fn event(room: &str, offset: u64, size: usize) -> Delivery {
+    let data = Data::parse(&format!("\"{}\"", "x".repeat(size))).unwrap();
+    let event = Event { event: "e".into(), data, offset: Offset(offset), at: now().unix_ms, from: None };
+    Delivery {
+        room: name(room),
+        place: Place::Event(position(offset)),
+        at: Some(event.at),
+        push: Arc::new(SharedPush::new(Push::Event { room: name(room), event })),
+    }
+}
+
+fn count(room: &str, value: u64) -> Delivery {
+    let value = CounterValue { target: "t".into(), counter: "like".into(), value, version: value };
+    let push = Arc::new(SharedPush::new(Push::Count { room: name(room), value }));
+    Delivery { room: name(room), place: Place::None, at: None, push }
+}
+
+/// A connection and the far end of its socket, with buffers so small that writes are cut short.
+async fn pair(caps: OutboxCaps, codec: Codec) -> (Rc<Conn>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let far = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+    let (near, _) = listener.accept().await.unwrap();
+    socket2::SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
+    let id = crate::random::id().into();
+    (Rc::new(Conn::new(id, "127.0.0.1".parse().unwrap(), codec, near, caps)), far)
+}
+
+fn new_hub() -> Hub {
+    Hub::new(Cap::UNLIMITED, Duration::from_secs(60))
+}
+
+fn flush_all(hub: &mut Hub) {
+    while hub.flush_step(now()) {}
+}
+
+/// Reads server frames until one holds the text `end`; returns their payloads.
+async fn frames_until(far: &mut TcpStream, end: &str) -> Vec<String> {
+    let mut frames = Vec::new();
+    loop {
+        let first = far.read_u8().await.unwrap();
+        assert!(
+            matches!(first, 0x81 | 0x82),
+            "a frame begins with {first:#x}: bytes were lost or interleaved"
+        );
+        let len = match far.read_u8().await.unwrap() {
+            126 => usize::from(far.read_u16().await.unwrap()),
+            127 => usize::try_from(far.read_u64().await.unwrap()).unwrap(),
+            len => usize::from(len),
+        };
+        let mut payload = vec![0; len];
+        far.read_exact(&mut payload).await.unwrap();
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        let done = text.contains(end);
+        frames.push(text);
+        if done {
+            return frames;
+        }
+    }
+}
+
+fn offsets(frames: &[String]) -> Vec<u64> {
+    let offset = |frame: &String| serde_json::from_str::<serde_json::Value>(frame).ok()?["offset"].as_u64();
+    frames.iter().filter_map(offset).collect()
+}
+
+fn reply(text: &str) -> Option<Item> {
+    Some(Item::answer(roomcast_protocol::server_frame(roomcast_protocol::Opcode::Text, text.as_bytes())))
+}
+
+/// Runs a test on one thread, as a worker does.
+fn on_worker(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn every_byte_arrives_in_order_when_each_write_is_cut_short() {
+    on_worker(async {
+        let hub = RefCell::new(new_hub());
+        let tasks = TaskTracker::new();
+        let mut readers = Vec::new();
+        for reader in 0..4 {
+            let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, now().instant).unwrap();
+            hub.borrow_mut().activate(&seat, position(0), reply("joined")).unwrap();
+            tasks.spawn_local(async move {
+                let _order = conn.attend().await;
+            });
+            readers.push(tasks.spawn_local(async move {
+                // Some read at once, some late.
+                tokio::time::sleep(Duration::from_millis(reader * 20)).await;
+                offsets(&frames_until(&mut far, "\"offset\":512,").await)
+            }));
+        }
+        for offset in 1..=512 {
+            hub.borrow_mut().deliver(event("event:a", offset, 4_096));
+            if offset % 7 == 0 {
+                hub.borrow_mut().flush_step(now());
+                tokio::task::yield_now().await;
+            }
+        }
+        flush_all(&mut hub.borrow_mut());
+        for reader in readers {
+            assert_eq!(reader.await.unwrap(), (1..=512).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_join_gets_what_came_since_the_log_was_read_and_nothing_twice() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        hub.activate(&seat, position(0), reply("joined")).unwrap();
+
+        let (late, mut late_far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &late, now().instant).unwrap();
+        (1..=4).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
+        // The log was read when it stood at 2: 3 and 4 came in between.
+        hub.activate(&seat, position(2), reply("joined")).unwrap();
+        (5..=6).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
+        flush_all(&mut hub);
+        assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":6,").await), [1, 2, 3, 4, 5, 6]);
+        let frames = frames_until(&mut late_far, "\"offset\":6,").await;
+        assert_eq!((frames[0].as_str(), offsets(&frames)), ("joined", vec![3, 4, 5, 6]));
+    });
+}
+
+#[test]
+fn a_join_ahead_of_the_live_feed_hears_nothing_twice() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (first, _first_far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        hub.activate(&seat, position(0), None).unwrap();
+        let (ahead, mut far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &ahead, now().instant).unwrap();
+        hub.activate(&seat, position(3), None).unwrap();
+        (1..=5).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
+        flush_all(&mut hub);
+        assert_eq!(offsets(&frames_until(&mut far, "\"offset\":5,").await), [4, 5]);
+    });
+}
+
+#[test]
+fn members_that_stand_apart_meet_the_room_from_both_sides() {
+    on_worker(async {
+        let mut hub = new_hub();
+        // The room takes its first member's position; the second read an older log.
+        let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
+        let (second, mut second_far) = pair(ROOMY, Codec::json()).await;
+        let one = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        let two = hub.enter(&name("event:a"), false, &second, now().instant).unwrap();
+        hub.activate(&one, position(5), None).unwrap();
+        hub.activate(&two, position(3), None).unwrap();
+        (4..=7).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
+        flush_all(&mut hub);
+        assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":7,").await), [6, 7]);
+        assert_eq!(offsets(&frames_until(&mut second_far, "\"offset\":7,").await), [4, 5, 6, 7]);
+    });
+}
+
+#[test]
+fn what_goes_to_one_socket_alone_comes_after_the_rooms_events() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+        let (other, mut other_far) = pair(ROOMY, Codec::json()).await;
+        for conn in [&conn, &other] {
+            let seat = hub.enter(&name("event:a"), false, conn, now().instant).unwrap();
+            hub.activate(&seat, position(0), None).unwrap();
+        }
+        hub.deliver(event("event:a", 1, 10));
+        hub.send_alone(&conn, reply("answer").unwrap());
+        hub.deliver(event("event:a", 2, 10));
+        flush_all(&mut hub);
+        let frames = frames_until(&mut far, "\"offset\":2,").await;
+        assert_eq!((frames.len(), frames[1].as_str()), (3, "answer"));
+        assert_eq!(offsets(&frames_until(&mut other_far, "\"offset\":2,").await), [1, 2]);
+    });
+}
+
+#[test]
+fn who_left_hears_nothing_more_and_who_stays_misses_nothing() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let mut members = Vec::new();
+        for _ in 0..10 {
+            let (conn, far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.enter(&name("event:a"), false, &conn, now().instant).unwrap();
+            hub.activate(&seat, position(0), None).unwrap();
+            members.push((conn, far));
+        }
+        hub.deliver(event("event:a", 1, 10));
+        let (gone, mut gone_far) = members.remove(4);
+        assert!(hub.leave(&gone, &name("event:a"), now().instant).is_some());
+        assert!(hub.leave(&gone, &name("event:a"), now().instant).is_none());
+        hub.deliver(event("event:a", 2, 10));
+        flush_all(&mut hub);
+        gone.send(reply("the end").unwrap());
+        assert_eq!(offsets(&frames_until(&mut gone_far, "the end").await), [1]);
+        for (_, far) in &mut members {
+            assert_eq!(offsets(&frames_until(far, "\"offset\":2,").await), [1, 2]);
+        }
+    });
+}
+
+#[test]
+fn only_the_latest_value_of_a_counter_is_sent() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &conn, now().instant).unwrap();
+        hub.activate(&seat, position(0), None).unwrap();
+        (1..=100).for_each(|value| hub.deliver(count("event:a", value)));
+        hub.deliver(event("event:a", 1, 10));
+        flush_all(&mut hub);
+        let frames = frames_until(&mut far, "\"offset\":1,").await;
+        assert_eq!(frames.len(), 2);
+        assert!(frames[0].contains("\"value\":100"), "{}", frames[0]);
+    });
+}
+
+#[test]
+fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (ended, mut ended_far) = pair(ROOMY, Codec::json()).await;
+        let (good, mut good_far) = pair(ROOMY, Codec::json()).await;
+        for conn in [&ended, &good] {
+            let seat = hub.enter(&name("admin"), true, conn, now().instant).unwrap();
+            hub.activate(&seat, position(0), None).unwrap();
+        }
+        hub.deliver(event("admin", 1, 10));
+        flush_all(&mut hub);
+        ended.expires.set(Some(now().instant));
+        hub.deliver(event("admin", 2, 10));
+        flush_all(&mut hub);
+        assert_eq!(offsets(&frames_until(&mut good_far, "\"offset\":2,").await), [1, 2]);
+        ended.send(reply("the end").unwrap());
+        assert_eq!(offsets(&frames_until(&mut ended_far, "the end").await), [1]);
+    });
+}
+
+#[test]
+fn a_slow_socket_is_ordered_closed_and_harms_no_neighbour() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let caps = OutboxCaps { bytes: 16 * 1024, frames: 64 };
+        let (slow, _slow_far) = pair(caps, Codec::json()).await;
+        let (quick, mut quick_far) = pair(ROOMY, Codec::json()).await;
+        for conn in [&slow, &quick] {
+            let seat = hub.enter(&name("event:a"), false, conn, now().instant).unwrap();
+            hub.activate(&seat, position(0), None).unwrap();
+        }
+        let drain = quick.clone();
+        let tasks = TaskTracker::new();
+        tasks.spawn_local(async move {
+            let _order = drain.attend().await;
+        });
+        for offset in 1..=2_000 {
+            hub.deliver(event("event:a", offset, 4_096));
+            flush_all(&mut hub);
+            if offset % 16 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let order = slow.attend().await.unwrap();
+        assert_eq!(order, crate::conn::Order::Close(roomcast_protocol::CloseCode::SlowConsumer));
+        assert_eq!(offsets(&frames_until(&mut quick_far, "\"offset\":2000,").await).len(), 2_000);
+    });
+}
+
+#[test]
+fn presence_reaches_members_that_stand_apart() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (first, _far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        hub.activate(&seat, position(0), None).unwrap();
+        let (ahead, mut far) = pair(ROOMY, Codec::msgpack()).await;
+        let seat = hub.enter(&name("event:a"), false, &ahead, now().instant).unwrap();
+        hub.activate(&seat, position(3), None).unwrap();
+        let count = PresenceCount { connections: 2, users: 2 };
+        let push = Arc::new(SharedPush::new(Push::Presence { room: name("event:a"), count }));
+        hub.deliver(Delivery { room: name("event:a"), place: Place::None, at: None, push });
+        flush_all(&mut hub);
+        assert_eq!(frames_until(&mut far, "connections").await.len(), 1);
+    });
+}
