@@ -6,6 +6,7 @@ pub mod app;
 pub mod auth;
 pub mod backend;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod conn;
 pub mod drain;
