@@ -52,6 +52,8 @@ pub const DEV_BALANCER_DELAY: Duration = Duration::ZERO;
 pub const DEV_SPREAD: Duration = Duration::from_secs(1);
 /// In development a restart should not make one wait.
 pub const DEV_DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// The workers that hold a room are a set of 64 bits.
+pub const MAX_WORKERS: usize = 64;
 /// What an operator reads by default.
 pub const DEFAULT_LOG_LEVEL: &str = "info";
 
@@ -103,7 +105,10 @@ fn config(dev: bool, listen: SocketAddr) -> Config {
         listen,
         internal: listen,
         node: String::new(),
-        workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        workers: thread::available_parallelism()
+            .ok()
+            .and_then(|cores| NonZeroUsize::new(cores.get().min(MAX_WORKERS)))
+            .unwrap_or(NonZeroUsize::MIN),
         redis: None,
         auth: Auth {
             hmac_key: None,

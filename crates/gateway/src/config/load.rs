@@ -6,7 +6,7 @@ use roomcast_core::permission::{Namespaces, Rules};
 
 use super::{
     Config, Log, Redis, Secret,
-    defaults::Draft,
+    defaults::{Draft, MAX_WORKERS},
     field::Given,
     parse::show_duration,
     problem::{Origin, Problem, Problems, Shown},
@@ -75,7 +75,7 @@ impl Loader {
     /// What no setting can tell by itself.
     fn check(&mut self, sources: &Sources) {
         let draft = &self.draft;
-        let (presence, drain) = (draft.config.presence, draft.config.drain);
+        let (presence, drain, workers) = (draft.config.presence, draft.config.drain, draft.config.workers);
         let addresses = [("listen", draft.listen), ("internal.listen", draft.internal)];
         if presence.lease <= presence.heartbeat {
             let expected = format!("longer than presence.heartbeat ({})", show_duration(presence.heartbeat));
@@ -85,6 +85,10 @@ impl Loader {
             let sum = show_duration(drain.balancer_delay + drain.spread);
             let expected = format!("longer than drain.balancer_delay and drain.spread together ({sum})");
             self.problem("drain.deadline", Shown::Text(show_duration(drain.deadline)), expected);
+        }
+        if workers.get() > MAX_WORKERS {
+            let workers = Shown::Text(workers.to_string());
+            self.problem("workers", workers, format!("at most {MAX_WORKERS}"));
         }
         for (key, address) in addresses {
             if let Some(address) = address.filter(|address| sources.dev && !address.ip().is_loopback()) {

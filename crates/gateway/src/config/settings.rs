@@ -146,7 +146,7 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
         "The id of this node, unique in the cluster. A new one at every start keeps a restarted node apart from what it left behind.")
         .note("random").example("\"hub-1\""),
     node_row("workers", Field::Count(|d| &mut d.config.workers), "threads",
-        "One worker per core serves its own share of the connections.")
+        "One worker per core serves its own share of the connections; at most 64.")
         .note("the number of cores").example("4"),
     node_row("origins", Field::Origins(|d| &mut d.config.origins), "origins",
         "Web pages that may connect: exact origins such as https://app.example, \"same-host\" for the pages of this node, \"*\" for every page. Development also allows localhost."),

@@ -220,6 +220,7 @@ fn settings_that_depend_on_each_other_are_checked_together() {
         report
             .contains("presence.lease (flag --set) is \"2s\": expected longer than presence.heartbeat (2s)")
     );
+    assert!(refused(Config::load(&dev().set("workers", "65"))).contains("at most 64"));
     assert!(report.contains("drain.deadline (not set) is \"5s\": expected longer than drain.balancer_delay"));
 }
 

@@ -1,0 +1,107 @@
+//! The process around a node: log, runtime, signals, exit code, and in development a banner.
+
+use std::{io, process::ExitCode, time::Duration};
+
+use roomcast_core::permission::Role;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::{
+    app::{self, AppError, Backing, Running},
+    auth::NewClaims,
+    config::{Config, Log, LogFormat},
+    node::unix_ms,
+};
+
+/// A working day.
+const DEV_TOKEN_TTL: Duration = Duration::from_secs(12 * 3_600);
+
+/// Runs a node until it is told to stop. Exits with 0 after a graceful stop.
+pub fn serve(config: Config) -> ExitCode {
+    start_log(&config.log);
+    // One thread holds Redis, the API and the metrics; the workers bring their own.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+async fn run(config: Config) -> Result<(), AppError> {
+    let (mut terminate, mut interrupt) = signals().map_err(AppError::Thread)?;
+    let backing = Backing::of(&config);
+    let dev = config.dev;
+    let running = tokio::select! {
+        running = app::start(config, backing) => running?,
+        // Redis may take its time; a stop does not wait for it.
+        () = told_to_stop(&mut terminate, &mut interrupt) => return Ok(()),
+    };
+    if dev {
+        print_banner(&running);
+    }
+    told_to_stop(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = running.stop() => {}
+        () = told_to_stop(&mut terminate, &mut interrupt) => tracing::warn!("told twice: stopping at once"),
+    }
+    Ok(())
+}
+
+fn signals() -> io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+}
+
+async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn start_log(log: &Log) {
+    // The configuration has checked the filter.
+    let filter = || EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = fmt().with_env_filter(filter()).with_writer(io::stderr);
+    let started = match log.format {
+        LogFormat::Text => lines.try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    };
+    if let Err(error) = started {
+        eprintln!("the log could not be started: {error}");
+    }
+}
+
+fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    let mut causes = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    eprintln!("error: {}", causes.join(": "));
+    ExitCode::FAILURE
+}
+
+/// What somebody needs who has just started a node for the first time.
+fn print_banner(running: &Running) {
+    let public = running.public;
+    let expires_at = unix_ms() + u64::try_from(DEV_TOKEN_TTL.as_millis()).unwrap_or_default();
+    let claims = NewClaims { sub: "dev-admin".into(), role: Role::Admin, rooms: None, info: None, expires_at };
+    let admin = match running.node.verifier.sign(&claims) {
+        Ok(token) => format!("http://{public}/admin#token={token}"),
+        Err(error) => format!("http://{public}/admin (no token: {error})"),
+    };
+    let broker = if running.node.config.redis.is_some() { "the Redis of redis.url" } else { "in this process; gone with it" };
+    eprintln!(
+        "\n  roomcast {version} · DEVELOPMENT MODE · not for production\n\n\
+         \x20 photo wall   http://{public}/   (open it in two tabs)\n\
+         \x20 dashboard    {admin}\n\
+         \x20 WebSocket    ws://{public}/ws\n\
+         \x20 state        {broker}\n\
+         \x20 stop         Ctrl-C\n",
+        version = env!("CARGO_PKG_VERSION"),
+    );
+}
