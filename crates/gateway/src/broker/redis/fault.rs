@@ -97,7 +97,9 @@ mod tests {
 
     #[test]
     fn a_lost_answer_leaves_a_write_in_doubt_and_a_read_not() {
-        for (kind, details) in [(ErrorKind::Timeout, "Request timed out."), (ErrorKind::IO, "Connection closed.")] {
+        for (kind, details) in
+            [(ErrorKind::Timeout, "Request timed out."), (ErrorKind::IO, "Connection closed.")]
+        {
             assert_eq!(applied(kind.clone(), details, Effect::Write), Some(true));
             assert_eq!(applied(kind, details, Effect::Harmless), Some(false));
         }

@@ -43,12 +43,17 @@ impl Keys {
         self.of(room, "p")
     }
 
-    /// What comes before a node's id in the names of its share of the presence.
-    pub(super) fn presence_prefix(&self, room: &RoomName) -> String {
-        self.of(room, "p:")
+    /// ZSET of a node's users.
+    pub(super) fn presence_users(&self, room: &RoomName, node: &str) -> String {
+        self.of(room, &format!("p:{node}"))
     }
 
-    /// Exists while no presence push may go out. The dot keeps these apart from every node's id.
+    /// HASH: user → connections, of a node's users with more than one.
+    pub(super) fn presence_many(&self, room: &RoomName, node: &str) -> String {
+        self.of(room, &format!("p.many:{node}"))
+    }
+
+    /// Exists while no presence push may go out.
     pub(super) fn presence_pushed(&self, room: &RoomName) -> String {
         self.of(room, "p.pushed")
     }
@@ -109,7 +114,9 @@ mod tests {
         let wall = RoomName::parse("event:wall").unwrap();
         assert_eq!(keys.channel(&wall), "rc:{event:wall}:ch");
         assert_eq!(keys.room("rc:{event:wall}:ch"), Some(wall));
-        for other in ["rc:{event:wall}:meta", "xx:{event:wall}:ch", "rc:{}:ch", "rc:{a}:ch}:ch", "", &keys.control()] {
+        for other in
+            ["rc:{event:wall}:meta", "xx:{event:wall}:ch", "rc:{}:ch", "rc:{a}:ch}:ch", "", &keys.control()]
+        {
             assert_eq!(keys.room(other), None, "{other}");
         }
     }
@@ -119,6 +126,9 @@ mod tests {
         let keys = Keys::new("rc");
         let wall = RoomName::parse("event:wall").unwrap();
         let name = keys.key(&wall, "} {\n");
-        assert!(name.starts_with("rc:{event:wall}:key:") && name.len() == "rc:{event:wall}:key:".len() + 64, "{name}");
+        assert!(
+            name.starts_with("rc:{event:wall}:key:") && name.len() == "rc:{event:wall}:key:".len() + 64,
+            "{name}"
+        );
     }
 }

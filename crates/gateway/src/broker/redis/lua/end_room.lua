@@ -5,7 +5,7 @@ redis.call('DEL', META)
 redis.call('HSET', META, 'epoch', epoch, 'offset', '0')
 redis.call('PEXPIRE', META, keep_ms)
 for _, node in ipairs(redis.call('HKEYS', NODES)) do
-  redis.call('UNLINK', presence_prefix .. node, presence_prefix .. node .. ':many')
+  redis.call('UNLINK', presence_prefix .. ':' .. node, presence_prefix .. '.many:' .. node)
 end
 redis.call('UNLINK', LOG, NODES, PUSHED)
 publish(channel, 'X ' .. epoch .. ' 0\n' .. body)

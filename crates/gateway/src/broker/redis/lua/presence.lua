@@ -1,16 +1,15 @@
--- What the presence scripts share. NODES: HASH of node → connections. Per node, after the prefix: a ZSET of its users
--- (all scores 0, so that they are ordered by id), and in `:many` a HASH with the connections of those who have
--- more than one. A node's share outlives the node by its TTL; whether it counts is for the list of live nodes to say.
+-- What the presence scripts share. NODES: HASH of node → connections. Per node: a ZSET of its users (all scores 0, so that
+-- they are ordered by id), and in `.many` a HASH with the connections of those who have more than one. A node's share outlives the node by its TTL; whether it counts is for the list of live nodes to say.
 local NODES, SCRATCH = KEYS[1], KEYS[2]
 local presence_prefix, node_count = ARGV[1], tonumber(ARGV[2])
 local FIRST_ARG = 3 + node_count
 
 local function users_of(node)
-  return presence_prefix .. node
+  return presence_prefix .. ':' .. node
 end
 
 local function many_of(node)
-  return presence_prefix .. node .. ':many'
+  return presence_prefix .. '.many:' .. node
 end
 
 -- Connections and distinct users over the live nodes. With users on one node only, no set is walked.

@@ -47,7 +47,7 @@ local all_connections, all_users = counts()
 local published = '0'
 if interval ~= 'never' then
   if interval == '0' or redis.call('SET', PUSHED, '1', 'NX', 'PX', interval) then
-    redis.call('PUBLISH', channel, 'P\n{"connections":' .. all_connections .. ',"users":' .. all_users .. '}')
+    publish(channel, 'P\n{"connections":' .. all_connections .. ',"users":' .. all_users .. '}')
     published = '1'
   end
 end
