@@ -4,7 +4,10 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use roomcast_core::permission::HistoryRules;
 use roomcast_gateway::{
-    broker::{Broker, Delivery, Feed, Health, NodeReport, PresenceUpdate, Publication, local::LocalBus},
+    broker::{
+        Broker, BrokerError, Delivery, Feed, Health, NodeReport, PresenceUpdate, Publication,
+        local::LocalBus, redis::RedisBroker,
+    },
     config::{Presence, Redis, Secret},
 };
 use roomcast_protocol::{Data, RoomName};

@@ -1,6 +1,9 @@
 //! The two connections to Redis, set up so that fred neither hangs, nor repeats a command whose fate is unknown.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fred::{
     clients::{Client, WithOptions},
@@ -35,6 +38,10 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(6);
 const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// Between reconnects, doubling from the first to the second, with up to as much jitter.
 const RECONNECT_MS: (u32, u32) = (50, 250);
+
+/// A lost connection is not used for so long, unless a new one stands: until fred's own word can be trusted again, a
+/// reconnect pause with its jitter later.
+const LOST_FOR: Duration = Duration::from_millis(200);
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +104,8 @@ fn builder(settings: &config::Redis, purpose: Purpose) -> Result<Builder, Broker
         connection.internal_command_timeout = HANDSHAKE_TIMEOUT;
         connection.max_command_attempts = 1;
         connection.max_command_buffer_len = 0;
+        // Few commands, each waited for. On the command connection it would halve the throughput of scripts.
+        connection.tcp.nodelay = (purpose == Purpose::Subscriptions).then_some(true);
         connection.reconnect_errors = vec![
             ReconnectError::ClusterDown,
             ReconnectError::Loading,
@@ -123,6 +132,9 @@ pub(super) struct Commands {
     fast: WithOptions<Client>,
     in_flight: Arc<Semaphore>,
     most_at_once: usize,
+    /// When the connection was lost. fred goes on believing in it until its first try to reconnect, and what is sent
+    /// till then waits for its timeout.
+    lost: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Commands {
@@ -131,7 +143,7 @@ impl Commands {
         let fast = fail_fast(&client);
         // A pipeline takes a part only, so that it never shuts everything else out.
         let most_at_once = (max / 4).clamp(1, 256);
-        Self { client, fast, in_flight: Arc::new(Semaphore::new(max)), most_at_once }
+        Self { client, fast, in_flight: Arc::new(Semaphore::new(max)), most_at_once, lost: Arc::default() }
     }
 
     /// The bare client, for the counter store and the watchdog.
@@ -144,8 +156,26 @@ impl Commands {
         self.most_at_once
     }
 
+    /// The connection was just lost.
+    pub(super) fn lost(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The connection stands again.
+    pub(super) fn found(&self) {
+        *self.lost.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn is_lost(&self) -> bool {
+        let lost = *self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.is_some_and(|lost| lost.elapsed() < LOST_FOR)
+    }
+
     /// The right to send so many commands now.
     pub(super) fn permit(&self, commands: usize) -> Result<SemaphorePermit<'_>, BrokerError> {
+        if self.is_lost() {
+            return Err(BrokerError::refused("the connection was lost"));
+        }
         let commands = u32::try_from(commands).unwrap_or(u32::MAX);
         let refused = |_| BrokerError::refused("too many commands are in flight");
         self.in_flight.try_acquire_many(commands).map_err(refused)

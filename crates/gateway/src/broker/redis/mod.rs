@@ -135,9 +135,12 @@ impl RedisBroker {
         tasks.spawn(reader.run(messages, cancel.clone()));
         tasks.spawn(subscribing.run(cancel.clone()));
         tasks.spawn(nodes.clone().follow(cancel.clone()));
-        for (client, task) in [(command_client.clone(), command_task), (subscriber.clone(), subscriber_task)]
+        // A cluster has many connections: one that is lost says nothing of the others.
+        let gated = (!command_client.is_clustered()).then(|| commands.clone());
+        for (client, commands, task) in
+            [(command_client.clone(), gated, command_task), (subscriber.clone(), None, subscriber_task)]
         {
-            tasks.spawn(probe::follow_errors(client, health.clone(), cancel.clone()));
+            tasks.spawn(probe::follow_errors(client, commands, health.clone(), cancel.clone()));
             let cancel = cancel.clone();
             tasks.spawn(async move {
                 let _ended_or_cancelled = cancel.run_until_cancelled(task).await;

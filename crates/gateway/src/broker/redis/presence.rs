@@ -1,7 +1,7 @@
 //! Who is in a room: each node owns its share, and readers add up the shares of the live nodes.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -32,36 +32,33 @@ pub(super) struct Presence {
     shares: Mutex<Shares>,
 }
 
-/// The rooms in which this node has a share, and when each has to be renewed. The queue may hold rooms that are gone
-/// and times that are outdated; the map decides.
+/// The rooms in which this node has a share, and when each has to be renewed.
 #[derive(Debug, Default)]
 struct Shares {
     due: HashMap<RoomName, Instant>,
-    queue: VecDeque<(Instant, RoomName)>,
+    order: BTreeSet<(Instant, RoomName)>,
 }
 
 impl Shares {
     fn touch(&mut self, room: &RoomName, due: Instant) {
-        if self.due.insert(room.clone(), due).is_none() {
-            self.queue.push_back((due, room.clone()));
+        self.forget(room);
+        self.due.insert(room.clone(), due);
+        self.order.insert((due, room.clone()));
+    }
+
+    fn forget(&mut self, room: &RoomName) {
+        if let Some(due) = self.due.remove(room) {
+            self.order.remove(&(due, room.clone()));
         }
     }
 
     /// Takes out what is due, and puts it back for later.
     fn take_due(&mut self, now: Instant, again: Instant) -> Vec<RoomName> {
-        let mut taken = Vec::new();
         let most = RENEWALS + self.due.len() / 64;
-        while taken.len() < most && self.queue.front().is_some_and(|(due, _)| *due <= now) {
-            let Some((_, room)) = self.queue.pop_front() else { break };
-            match self.due.get_mut(&room) {
-                None => {}
-                Some(due) if *due > now => self.queue.push_back((*due, room)),
-                Some(due) => {
-                    *due = again;
-                    self.queue.push_back((again, room.clone()));
-                    taken.push(room);
-                }
-            }
+        let due = self.order.iter().take_while(|(due, _)| *due <= now).take(most);
+        let taken: Vec<_> = due.map(|(_, room)| room.clone()).collect();
+        for room in &taken {
+            self.touch(room, again);
         }
         taken
     }
@@ -126,7 +123,7 @@ impl Presence {
         {
             let mut shares = self.shares();
             if connections == 0 {
-                shares.due.remove(room);
+                shares.forget(room);
             } else {
                 shares.touch(room, Instant::now() + self.share_ttl / 2);
             }
@@ -264,11 +261,15 @@ mod tests {
         shares.touch(&room(2), later(10));
         shares.touch(&room(3), later(10));
         shares.touch(&room(2), later(20));
-        shares.due.remove(&room(3));
+        shares.forget(&room(3));
         assert!(shares.take_due(later(9), later(19)).is_empty());
         assert_eq!(shares.take_due(later(10), later(30)), [room(1)]);
         assert_eq!(shares.take_due(later(20), later(40)), [room(2)]);
         assert_eq!(shares.take_due(later(30), later(50)), [room(1)]);
-        assert_eq!(shares.queue.len(), 2, "no entry is left of the room that has gone");
+        assert_eq!(
+            (shares.due.len(), shares.order.len()),
+            (2, 2),
+            "no entry is left of the room that has gone"
+        );
     }
 }

@@ -209,14 +209,38 @@ async fn force(client: &Client, which: &str) {
     let _told = timeout(Duration::from_millis(1), client.force_reconnection()).await;
 }
 
-/// Follows a client's own errors, which are quicker than silence, until cancelled.
-pub(super) async fn follow_errors(client: Client, health: Arc<HealthCell>, cancel: CancellationToken) {
-    let mut errors = client.error_rx();
-    while let Some(error) = cancel.run_until_cancelled(errors.recv()).await {
-        match error {
-            Ok((error, _server)) => health.down(&error.to_string()),
-            Err(broadcast::error::RecvError::Lagged(_)) => health.down("many errors"),
-            Err(broadcast::error::RecvError::Closed) => return,
+/// Follows a client's own errors, which are quicker than silence, until cancelled. `commands` is told where the client is
+/// its.
+pub(super) async fn follow_errors(
+    client: Client,
+    commands: Option<Commands>,
+    health: Arc<HealthCell>,
+    cancel: CancellationToken,
+) {
+    let (mut errors, mut reconnects) = (client.error_rx(), client.reconnect_rx());
+    loop {
+        tokio::select! {
+            // An error that waits together with a reconnect came before it, as a rule.
+            biased;
+            () = cancel.cancelled() => return,
+            error = errors.recv() => {
+                match error {
+                    Ok((error, _server)) => health.down(&error.to_string()),
+                    Err(broadcast::error::RecvError::Lagged(_)) => health.down("many errors"),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                }
+                if let Some(commands) = &commands {
+                    commands.lost();
+                }
+            }
+            reconnect = reconnects.recv() => {
+                if matches!(reconnect, Err(broadcast::error::RecvError::Closed)) {
+                    return;
+                }
+                if let Some(commands) = &commands {
+                    commands.found();
+                }
+            }
         }
     }
 }
