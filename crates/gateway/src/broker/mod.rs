@@ -7,6 +7,7 @@
 mod feed;
 pub mod local;
 mod payload;
+pub mod redis;
 
 use std::{
     sync::Arc,
@@ -19,9 +20,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use local::LocalBroker;
+use redis::RedisBroker;
 
 /// Events that one [`Page`] holds at most, whatever was asked for: what comes after is on the next page.
-pub const MAX_PAGE: usize = 10_000;
+pub const MAX_PAGE: usize = 1_000;
 /// Members that one page of [`Broker::presence_members`] holds at most.
 pub const MAX_MEMBERS: usize = 1_000;
 
@@ -30,6 +32,8 @@ pub const MAX_MEMBERS: usize = 1_000;
 pub enum Broker {
     /// The in-process bus.
     Local(LocalBroker),
+    /// Redis.
+    Redis(RedisBroker),
 }
 
 /// Does the same on whichever broker it is.
@@ -37,6 +41,7 @@ macro_rules! each {
     ($self:ident, $broker:ident => $call:expr) => {
         match $self {
             Broker::Local($broker) => $call,
+            Broker::Redis($broker) => $call,
         }
     };
 }

@@ -2,4 +2,6 @@
 
 mod contract;
 mod local;
+mod redis;
+mod server;
 mod world;

@@ -1,14 +1,20 @@
 //! Where a contract test runs: nodes on one broker, whichever it is.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use roomcast_core::permission::HistoryRules;
 use roomcast_gateway::{
-    broker::{Broker, Delivery, Feed, Health, NodeReport, PresenceUpdate, Publication, local::LocalBus},
-    config::Presence,
+    broker::{
+        Broker, BrokerError, Delivery, Feed, Health, NodeReport, PresenceUpdate, Publication,
+        local::LocalBus, redis::RedisBroker,
+    },
+    config::{Presence, Redis, Secret},
 };
 use roomcast_protocol::{Data, RoomName};
 use tokio::sync::mpsc::Receiver;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::server::RedisServer;
 
 /// Long enough for a loaded machine, and short enough to fail in.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -22,6 +28,7 @@ pub(crate) const PRESENCE: Presence =
 /// The broker that a test runs over.
 pub(crate) enum World {
     Local(LocalBus),
+    Redis(RedisServer),
 }
 
 impl World {
@@ -29,10 +36,22 @@ impl World {
         Self::Local(LocalBus::new(PRESENCE))
     }
 
+    pub(crate) fn redis() -> Self {
+        Self::Redis(RedisServer::start(&[]))
+    }
+
+    pub(crate) fn server(&mut self) -> &mut RedisServer {
+        match self {
+            World::Redis(server) => server,
+            World::Local(_) => panic!("no server here"),
+        }
+    }
+
     /// A node that has told its first heartbeat.
     pub(crate) async fn node(&self, name: &str) -> Node {
         let broker = match self {
             World::Local(bus) => Broker::Local(bus.attach(name)),
+            World::Redis(server) => Broker::Redis(connect(&server.url(), name).await.unwrap()),
         };
         broker.heartbeat(&report(name)).await.unwrap();
         let feed = broker.take_feed().unwrap();
@@ -41,7 +60,9 @@ impl World {
 
     /// The node is gone without a word.
     pub(crate) async fn kill(&self, node: Node) {
-        drop(node);
+        if let Broker::Redis(broker) = &node.broker {
+            broker.shutdown().await;
+        }
     }
 
     /// Everything that is stored is lost.
@@ -50,7 +71,33 @@ impl World {
             World::Local(_) => {
                 node.broker.end_room(room, "lost").await.unwrap();
             }
+            World::Redis(server) => assert_eq!(server.command(&["FLUSHALL"]), "+OK\r\n"),
         }
+    }
+}
+
+/// Connects a node to Redis.
+pub(crate) async fn connect(url: &str, node: &str) -> Result<RedisBroker, BrokerError> {
+    connect_with(&settings(url), node, &TaskTracker::new(), &CancellationToken::new()).await
+}
+
+pub(crate) async fn connect_with(
+    settings: &Redis,
+    node: &str,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> Result<RedisBroker, BrokerError> {
+    RedisBroker::connect(settings, node, PRESENCE, tasks, cancel).await
+}
+
+pub(crate) fn settings(url: &str) -> Redis {
+    Redis {
+        url: Secret::new(url),
+        prefix: "rc".to_owned(),
+        ready_grace: Duration::from_secs(10),
+        connect_attempts: 2,
+        command_timeout: Duration::from_millis(500),
+        max_in_flight: NonZeroUsize::new(4_096).unwrap(),
     }
 }
 

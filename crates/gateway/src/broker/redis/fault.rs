@@ -1,0 +1,124 @@
+//! What an error of the client or server means for the caller: certainly nothing happened, nobody knows, or denied.
+
+use std::sync::Arc;
+
+use fred::error::{Error, ErrorKind};
+
+use crate::broker::BrokerError;
+
+/// What a command does when it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing that matters if it happens unseen.
+    Harmless,
+    /// Something that a blind repetition would double.
+    Write,
+}
+
+/// First words of the server's refusals, given before anything ran. The scripts see to it that a write which is refused is
+/// the first one.
+const REFUSALS: [&str; 15] = [
+    "ASK",
+    "BUSY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "MOVED",
+    "NOAUTH",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "OOM",
+    "READONLY",
+    "TRYAGAIN",
+    "WRONGPASS",
+];
+
+fn word(error: &Error) -> &str {
+    error.details().split_whitespace().next().unwrap_or_default()
+}
+
+/// Whether an ACL refused it.
+pub(super) fn is_denied(error: &Error) -> bool {
+    word(error) == "NOPERM"
+}
+
+/// Whether trying again with the same credentials is pointless.
+pub(super) fn is_hopeless(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Auth | ErrorKind::Config | ErrorKind::Url)
+        || matches!(word(error), "NOPERM" | "WRONGPASS" | "NOAUTH")
+}
+
+/// The error for the caller.
+pub(super) fn map(error: &Error, effect: Effect) -> BrokerError {
+    let cause: Arc<str> = error.to_string().into();
+    if is_denied(error) {
+        BrokerError::Denied(cause)
+    } else if REFUSALS.contains(&word(error)) || was_never_sent(error) {
+        BrokerError::Unavailable { maybe_applied: false, cause }
+    } else if is_fault(error) {
+        BrokerError::Internal(cause)
+    } else {
+        BrokerError::Unavailable { maybe_applied: effect == Effect::Write, cause }
+    }
+}
+
+/// Whether fred answered before it wrote. Its kinds also stand for connections lost midway, so some cases are known
+/// by their words only; the tests against a stopped server would notice a change.
+fn was_never_sent(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Backpressure | ErrorKind::Config | ErrorKind::Auth | ErrorKind::Routing => true,
+        ErrorKind::Canceled => error.details() == "Connection closed unexpectedly.",
+        ErrorKind::Unknown => matches!(
+            error.details(),
+            "Client is not initialized." | "Failed to send command to router." | "Failed to route command."
+        ),
+        _ => false,
+    }
+}
+
+/// Whether it is an answer that no command of ours should get.
+fn is_fault(error: &Error) -> bool {
+    matches!(word(error), "ERR" | "WRONGTYPE" | "NOPROTO")
+        || matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::InvalidCommand | ErrorKind::Parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn applied(kind: ErrorKind, details: &'static str, effect: Effect) -> Option<bool> {
+        match map(&Error::new(kind, details), effect) {
+            BrokerError::Unavailable { maybe_applied, .. } => Some(maybe_applied),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_leaves_a_write_in_doubt_and_a_read_not() {
+        for (kind, details) in
+            [(ErrorKind::Timeout, "Request timed out."), (ErrorKind::IO, "Connection closed.")]
+        {
+            assert_eq!(applied(kind.clone(), details, Effect::Write), Some(true));
+            assert_eq!(applied(kind, details, Effect::Harmless), Some(false));
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_certain() {
+        for details in ["READONLY You can't write", "OOM command not allowed", "NOREPLICAS Not enough"] {
+            assert_eq!(applied(ErrorKind::Unknown, details, Effect::Write), Some(false), "{details}");
+        }
+        let fail_fast = "Connection closed unexpectedly.";
+        assert_eq!(applied(ErrorKind::Canceled, fail_fast, Effect::Write), Some(false));
+    }
+
+    #[test]
+    fn denials_and_faults_are_told_apart() {
+        let denied = Error::new(ErrorKind::Unknown, "NOPERM this user has no permissions");
+        assert!(matches!(map(&denied, Effect::Write), BrokerError::Denied(_)));
+        let fault = Error::new(ErrorKind::Unknown, "ERR user_script:3: oops");
+        assert!(matches!(map(&fault, Effect::Write), BrokerError::Internal(_)));
+    }
+}

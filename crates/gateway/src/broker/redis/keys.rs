@@ -1,0 +1,134 @@
+//! The names of keys and channels. A room's name in braces is the hash tag: all that is a room's is in one slot.
+
+use roomcast_protocol::RoomName;
+use sha2::{Digest, Sha256};
+
+/// What comes before every name.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    fn of(&self, room: &RoomName, what: &str) -> String {
+        format!("{}:{{{room}}}:{what}", self.prefix)
+    }
+
+    /// HASH: epoch and offset.
+    pub(super) fn meta(&self, room: &RoomName) -> String {
+        self.of(room, "meta")
+    }
+
+    /// STREAM of events.
+    pub(super) fn log(&self, room: &RoomName) -> String {
+        self.of(room, "log")
+    }
+
+    /// One idempotency record; the hash keeps names short and plain, whatever the client chose.
+    pub(super) fn key(&self, room: &RoomName, key: &str) -> String {
+        self.of(room, &format!("key:{}", hex(&Sha256::digest(key))))
+    }
+
+    /// ZSET that lists the idempotency records.
+    pub(super) fn key_index(&self, room: &RoomName) -> String {
+        self.of(room, "keys")
+    }
+
+    /// HASH: node → connections.
+    pub(super) fn presence(&self, room: &RoomName) -> String {
+        self.of(room, "p")
+    }
+
+    /// ZSET of a node's users.
+    pub(super) fn presence_users(&self, room: &RoomName, node: &str) -> String {
+        self.of(room, &format!("p:{node}"))
+    }
+
+    /// HASH: user → connections, of a node's users with more than one.
+    pub(super) fn presence_many(&self, room: &RoomName, node: &str) -> String {
+        self.of(room, &format!("p.many:{node}"))
+    }
+
+    /// Exists while no presence push may go out.
+    pub(super) fn presence_pushed(&self, room: &RoomName) -> String {
+        self.of(room, "p.pushed")
+    }
+
+    /// Exists inside a script only.
+    pub(super) fn presence_scratch(&self, room: &RoomName) -> String {
+        self.of(room, "p.scratch")
+    }
+
+    /// The room's channel.
+    pub(super) fn channel(&self, room: &RoomName) -> String {
+        self.of(room, "ch")
+    }
+
+    /// The room of a channel.
+    pub(super) fn room(&self, channel: &str) -> Option<RoomName> {
+        let name = channel.strip_prefix(&*self.prefix)?.strip_prefix(":{")?.strip_suffix("}:ch")?;
+        RoomName::parse(name).ok()
+    }
+
+    /// ZSET: node → end of its lease.
+    pub(super) fn leases(&self) -> String {
+        format!("{}:{{nodes}}:leases", self.prefix)
+    }
+
+    /// HASH: node → figures.
+    pub(super) fn stats(&self) -> String {
+        format!("{}:{{nodes}}:stats", self.prefix)
+    }
+
+    /// The channel of every node.
+    pub(super) fn control(&self) -> String {
+        format!("{}:{{nodes}}:control", self.prefix)
+    }
+
+    /// The channel on which a node hears itself.
+    pub(super) fn probe(&self, node: &str) -> String {
+        format!("{}:{{nodes}}:probe:{node}", self.prefix)
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_leads_back_to_its_room_only() {
+        let keys = Keys::new("rc");
+        let wall = RoomName::parse("event:wall").unwrap();
+        assert_eq!(keys.channel(&wall), "rc:{event:wall}:ch");
+        assert_eq!(keys.room("rc:{event:wall}:ch"), Some(wall));
+        for other in
+            ["rc:{event:wall}:meta", "xx:{event:wall}:ch", "rc:{}:ch", "rc:{a}:ch}:ch", "", &keys.control()]
+        {
+            assert_eq!(keys.room(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn keys_of_clients_cannot_reach_other_names() {
+        let keys = Keys::new("rc");
+        let wall = RoomName::parse("event:wall").unwrap();
+        let name = keys.key(&wall, "} {\n");
+        assert!(
+            name.starts_with("rc:{event:wall}:key:") && name.len() == "rc:{event:wall}:key:".len() + 64,
+            "{name}"
+        );
+    }
+}

@@ -1,0 +1,12 @@
+-- Ends a room: its log and presence go, a new epoch begins, and the members are told.
+local META, LOG, NODES, PUSHED = unpack(KEYS)
+local channel, epoch, keep_ms, body, presence_prefix = unpack(ARGV)
+redis.call('DEL', META)
+redis.call('HSET', META, 'epoch', epoch, 'offset', '0')
+redis.call('PEXPIRE', META, keep_ms)
+for _, node in ipairs(redis.call('HKEYS', NODES)) do
+  redis.call('UNLINK', presence_prefix .. ':' .. node, presence_prefix .. '.many:' .. node)
+end
+redis.call('UNLINK', LOG, NODES, PUSHED)
+publish(channel, 'X ' .. epoch .. ' 0\n' .. body)
+return { epoch, '0' }

@@ -1,0 +1,48 @@
+-- Where the log stands, and a part of it, seen at one moment. A room without a log gets its epoch here.
+-- Answers epoch, offset, '1' where nothing is missing, and then id, body and time of each event: oldest first after
+-- `since`, newest first for `recent` and `before`.
+local META, LOG = KEYS[1], KEYS[2]
+local epoch_candidate, keep_ms, mode, epoch_known, offset, limit = unpack(ARGV)
+local epoch = redis.call('HGET', META, 'epoch')
+if not epoch then
+  -- Only here, so that a server that is out of memory can still be read.
+  redis.call('HSET', META, 'epoch', epoch_candidate)
+  redis.call('UNLINK', LOG)
+  epoch = epoch_candidate
+end
+if redis.call('PTTL', META) < tonumber(keep_ms) then
+  redis.call('PEXPIRE', META, keep_ms)
+end
+local tail = redis.call('HGET', META, 'offset') or '0'
+
+local complete, entries = '1', {}
+if mode == 'since' then
+  local since = tonumber(offset)
+  if epoch ~= epoch_known or since > tonumber(tail) then
+    complete = '0'
+  else
+    local first = string.format('%.0f-0', since + 1)
+    entries = redis.call('XRANGE', LOG, first, '+', 'COUNT', limit)
+    local unbroken = tonumber(tail) == since
+    if entries[1] then
+      unbroken = entries[1][1] == first
+    end
+    complete = unbroken and '1' or '0'
+  end
+elseif limit ~= '0' then
+  local newest = '+'
+  if mode == 'before' then
+    newest = string.format('%.0f-0', math.max(tonumber(offset) - 1, 0))
+  end
+  entries = redis.call('XREVRANGE', LOG, newest, '-', 'COUNT', limit)
+end
+
+local answer = { epoch, tail, complete }
+for _, entry in ipairs(entries) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do
+    fields[entry[2][i]] = entry[2][i + 1]
+  end
+  answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = entry[1], fields.b or '', fields.a or ''
+end
+return answer

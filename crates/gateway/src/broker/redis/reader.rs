@@ -1,0 +1,134 @@
+//! Reads what arrives on the subscription connection. It never waits for anyone and never panics: what can't be read
+//! or handed on is counted and dropped, and the loss is marked in the feed.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use fred::types::Message;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, probe::Probe};
+use crate::broker::{
+    Control, Feed,
+    feed::Dropped,
+    payload::{self, MAX_PAYLOAD},
+};
+
+/// At most one warning about malformed payloads in this time.
+const WARN_INTERVAL: Duration = Duration::from_secs(1);
+
+pub(super) struct Reader {
+    pub(super) keys: Keys,
+    pub(super) control: String,
+    pub(super) own: String,
+    pub(super) feed: SharedFeed,
+    pub(super) health: Arc<HealthCell>,
+    pub(super) probe: Arc<Probe>,
+    pub(super) nodes: Arc<Nodes>,
+    pub(super) warned: Option<Instant>,
+}
+
+impl Reader {
+    pub(super) async fn run(mut self, mut messages: broadcast::Receiver<Message>, cancel: CancellationToken) {
+        while let Some(message) = cancel.run_until_cancelled(messages.recv()).await {
+            match message {
+                Ok(message) => self.take(&message),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    Dropped::ClientLagged.count(lost);
+                    tracing::warn!(lost, "the reader fell behind the subscription connection");
+                    self.feed.lock().interrupt();
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, message: &Message) {
+        let channel: &str = &message.channel;
+        let Some(payload) = message.value.as_bytes() else {
+            return self.malformed(channel, "it is no text");
+        };
+        if channel == self.own {
+            let number = std::str::from_utf8(payload).ok();
+            let sent =
+                payload::number(number).ok().and_then(|number| self.probe.heard(number, Instant::now()));
+            if let Some(sent) = sent {
+                self.health.heard(sent);
+            }
+        } else if channel == self.control {
+            match parse_control(payload) {
+                Some(News::Nodes) => self.nodes.look_again(),
+                Some(News::Control(control)) => self.feed.lock().push(Feed::Control(control)),
+                None => self.malformed(channel, "it is no control"),
+            }
+        } else if let Some(room) = self.keys.room(channel) {
+            match payload::parse(payload) {
+                Ok(delivery) => self.feed.lock().push(Feed::Delivery(room, delivery)),
+                Err(error) => self.malformed(channel, &error.to_string()),
+            }
+        }
+    }
+
+    fn malformed(&mut self, channel: &str, why: &str) {
+        Dropped::Malformed.count(1);
+        let now = Instant::now();
+        if self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL) {
+            self.warned = Some(now);
+            tracing::warn!(channel, why, "dropped a payload that roomcast did not write");
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum News {
+    Nodes,
+    Control(Control),
+}
+
+/// The payload of a control.
+pub(super) fn control_payload(control: &Control) -> Result<String, serde_json::Error> {
+    Ok(format!("D\n{}", serde_json::to_string(control)?))
+}
+
+fn parse_control(payload: &[u8]) -> Option<News> {
+    let text = std::str::from_utf8(payload).ok().filter(|text| text.len() <= MAX_PAYLOAD)?;
+    match text.split_once('\n')? {
+        ("N", _) => Some(News::Nodes),
+        ("D", body) => match serde_json::from_str(body).ok()? {
+            // Each node finds this out for itself.
+            Control::NodesChanged => None,
+            control @ Control::Disconnect { .. } => Some(News::Control(control)),
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_control_comes_back_as_it_went() {
+        let control = Control::Disconnect {
+            user: Some("eve\n".into()),
+            session: None,
+            ip: Some([127, 0, 0, 1].into()),
+        };
+        let payload = control_payload(&control).unwrap();
+        assert_eq!(parse_control(payload.as_bytes()), Some(News::Control(control)));
+        let made_here = control_payload(&Control::NodesChanged).unwrap();
+        assert_eq!(parse_control(made_here.as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _refused_or_not = parse_control(&bytes);
+        }
+    }
+}

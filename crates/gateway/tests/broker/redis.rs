@@ -1,0 +1,352 @@
+//! The contract over a real Redis, and what only Redis can suffer.
+
+use std::time::{Duration, Instant};
+
+use roomcast_gateway::broker::{Broker, BrokerError, Control, Feed, PresenceUpdate, Publication, Range};
+use roomcast_protocol::{Data, Epoch, Offset, Position};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    contract::contract,
+    server::RedisServer,
+    world::{HISTORY, Node, World, connect, connect_with, numbered, present, report, room, settings},
+};
+
+contract!(World::redis());
+
+fn is_interrupted(item: &Feed) -> bool {
+    matches!(item, Feed::Interrupted)
+}
+
+/// Publishes until an event comes through that was published after the interruption.
+async fn hears_again(listener: &mut Node, speaker: &Node, name: &str) {
+    let number = 1_000_000;
+    let offset = speaker.publish(&room(name), number).await;
+    listener
+        .until(|item| {
+            matches!(item, Feed::Delivery(_, roomcast_gateway::broker::Delivery::Event(_, event))
+                if event.offset.0 == offset)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_publishes_right_after_subscribing_all_arrive() {
+    let world = World::redis();
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    for chunk in 0..100 {
+        let rooms: Vec<_> = (0..100).map(|n| (n, room(&format!("event:{chunk}-{n}")))).collect();
+        let publishes = rooms.iter().map(|(n, room)| {
+            let (a, b) = (&a, &b);
+            async move {
+                a.broker.subscribe(room).await.unwrap();
+                b.publish(room, *n).await;
+            }
+        });
+        futures_util::future::join_all(publishes).await;
+        let mut missing: std::collections::HashSet<u64> = (0..100).collect();
+        while !missing.is_empty() {
+            let (number, offset) = a.event().await;
+            assert!(missing.remove(&number) && offset == 1, "{number} came twice");
+        }
+        for (_, room) in &rooms {
+            a.broker.unsubscribe(room).await.unwrap();
+        }
+    }
+    assert!(a.feed.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_killed_subscription_comes_back_and_says_so() {
+    let mut world = World::redis();
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    for number in 0..1_200 {
+        a.broker.subscribe(&room(&format!("event:{number}"))).await.unwrap();
+    }
+    for round in 1..=3 {
+        let begun = Instant::now();
+        world.server().command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        a.until(is_interrupted).await;
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        hears_again(&mut a, &b, "event:7").await;
+        hears_again(&mut a, &b, "event:1199").await;
+        assert_eq!(a.until_health(|health| health.usable).await.reconnects, round);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_redis_fails_fast_and_heals_when_it_is_back() {
+    let mut world = World::redis();
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    let wall = room("event:wall");
+    a.broker.subscribe(&wall).await.unwrap();
+    let before = b.broker.publish(&numbered(&wall, 1)).await.unwrap().position;
+    world.server().kill();
+    a.until_health(|health| !health.usable).await;
+    // Either connection may notice first.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let begun = Instant::now();
+    for _ in 0..100 {
+        let refused = a.broker.publish(&numbered(&wall, 2)).await;
+        assert!(matches!(refused, Err(BrokerError::Unavailable { maybe_applied: false, .. })), "{refused:?}");
+        let refused = a.broker.subscribe(&room("event:new")).await;
+        assert!(matches!(refused, Err(BrokerError::Unavailable { .. })), "{refused:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    world.server().restart();
+    let begun = Instant::now();
+    a.until(is_interrupted).await;
+    b.until_health(|health| health.usable).await;
+    a.until_health(|health| health.usable).await;
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    hears_again(&mut a, &b, "event:wall").await;
+    let page = a.broker.history(&wall, &Range::Since(before, 10), HISTORY).await.unwrap();
+    assert!(!page.complete, "an empty Redis is a new epoch");
+}
+
+#[tokio::test]
+async fn a_frozen_redis_is_noticed_within_two_seconds() {
+    let mut world = World::redis();
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    a.broker.subscribe(&room("event:wall")).await.unwrap();
+    a.until_health(|health| health.last_lag.is_some()).await;
+    let begun = Instant::now();
+    world.server().signal("STOP");
+    a.until_health(|health| !health.usable).await;
+    let noticed = begun.elapsed();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let refused = a.broker.publish(&numbered(&room("event:wall"), 1)).await;
+    world.server().signal("CONT");
+    assert!(noticed < Duration::from_secs(2), "{noticed:?}");
+    assert!(matches!(refused, Err(BrokerError::Unavailable { .. })), "{refused:?}");
+    a.until(is_interrupted).await;
+    a.until_health(|health| health.usable).await;
+    b.until_health(|health| health.usable).await;
+    hears_again(&mut a, &b, "event:wall").await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_says_so_and_its_key_makes_the_retry_safe() {
+    let mut world = World::redis();
+    let node = world.node("a").await;
+    let wall = room("event:wall");
+    let keyed = Publication { key: Some("k".into()), ..numbered(&wall, 1) };
+    world.server().signal("STOP");
+    let lost = node.broker.publish(&keyed).await;
+    world.server().signal("CONT");
+    assert!(matches!(lost, Err(BrokerError::Unavailable { maybe_applied: true, .. })), "{lost:?}");
+    node.until_health(|health| health.usable).await;
+    let again = node.broker.publish(&keyed).await.unwrap();
+    assert_eq!(again.position.offset, Offset(1));
+    let page = node.broker.history(&wall, &Range::Recent(10), HISTORY).await.unwrap();
+    assert_eq!(page.events.len(), 1);
+}
+
+#[tokio::test]
+async fn a_denied_subscription_is_an_error_and_its_neighbours_are_not() {
+    let server = RedisServer::start(&[]);
+    let rules = ["~*", "+@all", "resetchannels", "&rc:{nodes}:*", "&rc:{event:*"];
+    let mut words = vec!["ACL", "SETUSER", "node", "on", ">secret"];
+    words.extend(rules);
+    assert_eq!(server.command(&words), "+OK\r\n");
+    let url = format!("redis://node:secret@127.0.0.1:{}", server.port);
+    let broker = Broker::Redis(connect(&url, "a").await.unwrap());
+    let feed = broker.take_feed().unwrap();
+    let mut node = Node { name: "a".to_owned(), broker, feed };
+    node.heartbeat().await;
+    for number in 0..50 {
+        let allowed: Vec<_> = (0..3).map(|n| room(&format!("event:{number}-{n}"))).collect();
+        let denied = room(&format!("user:{number}"));
+        let (one, two, no, three) = futures_util::join!(
+            node.broker.subscribe(&allowed[0]),
+            node.broker.subscribe(&allowed[1]),
+            node.broker.subscribe(&denied),
+            node.broker.subscribe(&allowed[2]),
+        );
+        assert!(matches!(no, Err(BrokerError::Denied(_))), "{no:?}");
+        for outcome in [one, two, three] {
+            outcome.unwrap();
+        }
+        for (n, room) in (0..).zip(&allowed) {
+            node.publish(room, n).await;
+            assert_eq!(node.event().await, (n, 1));
+        }
+        let alone = node.broker.subscribe(&denied).await;
+        assert!(matches!(alone, Err(BrokerError::Denied(_))), "{alone:?}");
+    }
+    let data = Data::of(&1).unwrap();
+    let denied = node.broker.signal(&room("user:1"), "typing", &data, None).await;
+    assert!(matches!(denied, Err(BrokerError::Denied(_))), "{denied:?}");
+    assert!(node.broker.health().usable && node.broker.health().reconnects == 0);
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_a_missing_server_end_the_start() {
+    let server = RedisServer::start(&["--requirepass", "right"]);
+    let wrong = connect(&format!("redis://:wrong@127.0.0.1:{}", server.port), "a").await.unwrap_err();
+    assert!(matches!(wrong, BrokerError::Denied(_)), "{wrong:?}");
+    assert!(!wrong.to_string().contains("wrong@"), "{wrong}");
+    connect(&format!("redis://:right@127.0.0.1:{}", server.port), "a").await.unwrap().shutdown().await;
+    let port = server.port;
+    drop(server);
+    let begun = Instant::now();
+    let missing = connect(&format!("redis://127.0.0.1:{port}"), "a").await.unwrap_err();
+    assert!(matches!(missing, BrokerError::Unavailable { maybe_applied: false, .. }), "{missing:?}");
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let nonsense = connect("redis://user:hush hush@[", "a").await.unwrap_err();
+    assert!(!format!("{nonsense:?}").contains("hush"), "{nonsense:?}");
+}
+
+#[tokio::test]
+async fn what_roomcast_did_not_write_is_dropped() {
+    let mut world = World::redis();
+    let mut node = world.node("a").await;
+    let wall = room("event:wall");
+    node.broker.subscribe(&wall).await.unwrap();
+    for garbage in ["", "E", "E a 1 2\n{", "\0\u{1}", "P\n[]", "X zz\n{}"] {
+        world.server().command(&["PUBLISH", "rc:{event:wall}:ch", garbage]);
+        world.server().command(&["PUBLISH", "rc:{nodes}:control", garbage]);
+        world.server().command(&["PUBLISH", "rc:{nodes}:probe:a", garbage]);
+    }
+    let forged = r#"D\n{"control":"nodes_changed"}"#.replace("\\n", "\n");
+    world.server().command(&["PUBLISH", "rc:{nodes}:control", &forged]);
+    node.publish(&wall, 1).await;
+    let next = node.until(|_| true).await;
+    assert!(matches!(next, Feed::Delivery(..)), "{next:?}");
+}
+
+#[tokio::test]
+async fn scripts_flushed_from_the_server_are_sent_again() {
+    let mut world = World::redis();
+    let node = world.node("a").await;
+    assert_eq!(node.publish(&room("event:wall"), 1).await, 1);
+    assert_eq!(world.server().command(&["SCRIPT", "FLUSH"]), "+OK\r\n");
+    assert_eq!(node.publish(&room("event:wall"), 2).await, 2);
+}
+
+#[tokio::test]
+async fn too_many_commands_at_once_are_refused_unsent() {
+    let mut world = World::redis();
+    let url = world.server().url();
+    let few = roomcast_gateway::config::Redis { max_in_flight: 4.try_into().unwrap(), ..settings(&url) };
+    let broker = connect_with(&few, "a", &TaskTracker::new(), &CancellationToken::new()).await.unwrap();
+    let wall = room("event:wall");
+    let publications: Vec<_> = (0..20).map(|number| numbered(&wall, number)).collect();
+    let outcomes = futures_util::future::join_all(publications.iter().map(|one| broker.publish(one))).await;
+    let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let refused = |outcome: &&Result<_, BrokerError>| {
+        matches!(outcome, Err(BrokerError::Unavailable { maybe_applied: false, .. }))
+    };
+    assert_eq!((stored, outcomes.iter().filter(refused).count()), (4, 16));
+    let tails = broker.tails(std::slice::from_ref(&wall)).await.unwrap();
+    assert_eq!(tails[0].as_ref().unwrap().offset, Offset(4));
+}
+
+#[tokio::test]
+async fn an_ended_room_leaves_no_key_but_its_position() {
+    let mut world = World::redis();
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let wall = room("event:wall");
+    for number in 0..1_500 {
+        let keyed = Publication { key: Some(number.to_string()), ..numbered(&wall, number) };
+        a.broker.publish(&keyed).await.unwrap();
+    }
+    let two_tabs = PresenceUpdate { present: vec![("ann".into(), 2)], ..present(&["bob"]) };
+    a.broker.presence_update(&wall, &two_tabs, Duration::from_secs(60)).await.unwrap();
+    b.broker.presence_update(&wall, &two_tabs, Duration::from_secs(60)).await.unwrap();
+    a.broker.end_room(&wall, "over").await.unwrap();
+    assert_eq!(
+        world.server().command(&["KEYS", "rc:{event:wall}:*"]),
+        "*1\r\n$20\r\nrc:{event:wall}:meta\r\n"
+    );
+}
+
+#[tokio::test]
+async fn every_key_expires() {
+    let mut world = World::redis();
+    let node = world.node("a").await;
+    let wall = room("event:wall");
+    let keyed = Publication { key: Some("k".into()), ..numbered(&wall, 1) };
+    node.broker.publish(&keyed).await.unwrap();
+    node.broker.history(&room("event:empty"), &Range::Recent(1), HISTORY).await.unwrap();
+    let two_tabs = PresenceUpdate { present: vec![("ann".into(), 2)], ..present(&["bob"]) };
+    node.broker.presence_update(&wall, &two_tabs, Duration::from_secs(60)).await.unwrap();
+    let keys = world.server().command(&["KEYS", "*"]);
+    let keys: Vec<_> = keys.lines().filter(|line| line.starts_with("rc:")).map(str::to_owned).collect();
+    assert!(keys.len() >= 10, "{keys:?}");
+    for key in keys {
+        let ttl: i64 = world.server().command(&["PTTL", &key]).trim()[1..].parse().unwrap();
+        assert!(ttl > 0, "{key} lives for ever");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_redis_has_the_nodes_register_again() {
+    let mut world = World::redis();
+    let mut node = world.node("a").await;
+    world.server().command(&["FLUSHALL"]);
+    assert_eq!(node.heartbeat().await, ["a"]);
+    node.until(|item| matches!(item, Feed::Control(Control::NodesChanged))).await;
+}
+
+#[tokio::test]
+async fn a_change_of_thousands_is_told_once() {
+    let world = World::redis();
+    let mut node = world.node("a").await;
+    let wall = room("event:wall");
+    node.broker.subscribe(&wall).await.unwrap();
+    let names: Vec<_> = (0..12_000).map(|number| format!("user{number}")).collect();
+    let all = present(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let state = node.broker.presence_update(&wall, &all, Duration::ZERO).await.unwrap();
+    assert_eq!((state.count.users, state.published), (12_000, true));
+    let gone = PresenceUpdate { gone: names[..11_000].to_vec(), connections: 1_000, ..<_>::default() };
+    let state = node.broker.presence_update(&wall, &gone, Duration::ZERO).await.unwrap();
+    assert_eq!(state.count.users, 1_000);
+    node.publish(&wall, 1).await;
+    let mut pushes = 0;
+    while let Feed::Delivery(_, roomcast_gateway::broker::Delivery::Presence(_)) = node.until(|_| true).await
+    {
+        pushes += 1;
+    }
+    assert_eq!(pushes, 2);
+}
+
+#[tokio::test]
+async fn a_shut_down_broker_ends_its_tasks_and_its_connections() {
+    let mut world = World::redis();
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let broker = connect_with(&settings(&world.server().url()), "a", &tasks, &cancel).await.unwrap();
+    broker.heartbeat(&report("a")).await.unwrap();
+    broker.goodbye().await.unwrap();
+    broker.shutdown().await;
+    tasks.close();
+    tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await.expect("all tasks end");
+    let refused = broker.publish(&numbered(&room("event:wall"), 1)).await;
+    assert!(matches!(refused, Err(BrokerError::Unavailable { .. })), "{refused:?}");
+    let gone = async {
+        while world
+            .server()
+            .command(&["CLIENT", "LIST"])
+            .lines()
+            .filter(|line| line.starts_with("id="))
+            .count()
+            > 1
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), gone).await.expect("the connections close");
+}
+
+#[tokio::test]
+async fn an_epoch_candidate_is_used_once() {
+    let world = World::redis();
+    let node = world.node("a").await;
+    let wall = room("event:wall");
+    let one = node.broker.history(&wall, &Range::Recent(1), HISTORY).await.unwrap().tail;
+    let two = node.broker.publish(&numbered(&wall, 1)).await.unwrap().position;
+    assert_eq!(two, Position { epoch: one.epoch.clone(), offset: Offset(1) });
+    assert_eq!(one.epoch.as_str().len(), 16);
+    assert_ne!(one.epoch, Epoch::new("0000000000000000"));
+}
