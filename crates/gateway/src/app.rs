@@ -28,8 +28,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::Verifier,
     backend::{Backend, BusSink},
-    broker::{Broker, BrokerError, local::LocalBus},
-    config::Config,
+    broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
+    config::{self, Config},
     drain::Phase,
     http::{api, assets, ops},
     interest::{self, Interest},
@@ -37,7 +37,7 @@ use crate::{
     node::Node,
     presence::Presence,
     pump::{Lane, Note, Pump},
-    worker,
+    random, worker,
 };
 
 /// Pushes that may wait for one worker: a busy second.
@@ -107,6 +107,8 @@ pub struct Running {
     phase: watch::Sender<Phase>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Ends the broker's own tasks, last of all.
+    stop_broker: CancellationToken,
     workers: Vec<JoinHandle<io::Result<()>>>,
 }
 
@@ -115,9 +117,10 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     metrics::install()?;
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
+    let stop_broker = CancellationToken::new();
     let listeners = listen(config.listen, workers_of(&config))?;
     let public = local_address(&listeners, config.listen)?;
-    let (broker, counter) = connect(&config, backing, &tasks, &stop).await?;
+    let (broker, counter) = connect(&config, backing, &tasks, &stop_broker).await?;
     let feed = broker.take_feed();
 
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
@@ -168,8 +171,10 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, heartbeat::beat(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
+    let verifier = node.clone();
+    spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
-    Ok(Running { public, internal, node, phase, tasks, stop, workers })
+    Ok(Running { public, internal, node, phase, tasks, stop, stop_broker, workers })
 }
 
 impl Running {
@@ -214,6 +219,10 @@ impl Running {
         if let Err(error) = self.node.backend.broker.goodbye().await {
             tracing::warn!(%error, "the broker could not be told goodbye: this node's lease runs out by itself");
         }
+        if let Broker::Redis(redis) = &self.node.backend.broker {
+            redis.shutdown().await;
+        }
+        self.stop_broker.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         tracing::info!("stopped");
@@ -257,8 +266,13 @@ async fn connect(
     stop: &CancellationToken,
 ) -> Result<(Broker, Counter), AppError> {
     match (backing, &config.redis) {
+        (Backing::Redis, Some(redis)) => {
+            let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
+            let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
+            Ok((Broker::Redis(broker), Counter::Redis(counter)))
+        }
         (Backing::Local(bus, counter), _) => Ok((Broker::Local(bus.attach(&config.node)), counter)),
-        (Backing::Redis, _) => {
+        (Backing::Redis, None) => {
             let cause = "redis.url is not set".into();
             Err(BrokerError::Unavailable { maybe_applied: false, cause }.into())
         }
@@ -291,4 +305,25 @@ fn start_workers(
         threads.push(worker::spawn(start).map_err(AppError::Thread)?);
     }
     Ok((lanes, threads))
+}
+
+/// Connects to Redis and says goodbye: for `checkconfig --connect`.
+pub async fn reach_redis(redis: &config::Redis) -> Result<(), String> {
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let once = config::Redis { connect_attempts: 1, ..redis.clone() };
+    let node = format!("checkconfig-{}", random::id());
+    let presence =
+        config::Presence { rate: 1, heartbeat: Duration::from_secs(2), lease: Duration::from_secs(6) };
+    let reached = RedisBroker::connect(&once, &node, presence, &tasks, &stop).await;
+    let result = match reached {
+        Ok(broker) => {
+            broker.shutdown().await;
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    result
 }

@@ -89,12 +89,17 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 fn print_banner(running: &Running) {
     let public = running.public;
     let expires_at = unix_ms() + u64::try_from(DEV_TOKEN_TTL.as_millis()).unwrap_or_default();
-    let claims = NewClaims { sub: "dev-admin".into(), role: Role::Admin, rooms: None, info: None, expires_at };
+    let claims =
+        NewClaims { sub: "dev-admin".into(), role: Role::Admin, rooms: None, info: None, expires_at };
     let admin = match running.node.verifier.sign(&claims) {
         Ok(token) => format!("http://{public}/admin#token={token}"),
         Err(error) => format!("http://{public}/admin (no token: {error})"),
     };
-    let broker = if running.node.config.redis.is_some() { "the Redis of redis.url" } else { "in this process; gone with it" };
+    let broker = if running.node.config.redis.is_some() {
+        "the Redis of redis.url"
+    } else {
+        "in this process; gone with it"
+    };
     eprintln!(
         "\n  roomcast {version} · DEVELOPMENT MODE · not for production\n\n\
          \x20 photo wall   http://{public}/   (open it in two tabs)\n\
