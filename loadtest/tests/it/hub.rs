@@ -104,6 +104,9 @@ impl Hub {
         reason = "the handshake callback of tungstenite returns its large type"
     )]
     async fn session(self: Arc<Self>, stream: TcpStream) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
         let mut binary = false;
         let agree = |request: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
             let wanted = request.headers().get(SEC_WEBSOCKET_PROTOCOL).cloned();
