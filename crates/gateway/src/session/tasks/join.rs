@@ -61,11 +61,10 @@ async fn try_join(
     let Request { room, rules, since, recent } = request;
     make_room_for(worker, room)?;
     let guarded = rules.audience == Audience::AdminsOnly;
-    let seat = worker
-        .hub
-        .borrow_mut()
-        .enter(room, guarded, conn, now().instant)
-        .map_err(|_full| Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may"))?;
+    let full = || Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may");
+    let permit = node.seats.take(room).ok_or_else(full)?;
+    let entered = worker.hub.borrow_mut().enter(room, guarded, conn, permit, now().instant);
+    let seat = entered.map_err(|_full| full())?;
     node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
     let range = match since {
