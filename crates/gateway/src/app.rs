@@ -37,7 +37,9 @@ use crate::{
     node::Node,
     presence::Presence,
     pump::{Lane, Note, Pump},
-    random, worker,
+    random,
+    seats::Seats,
+    worker,
 };
 
 /// Pushes that may wait for one worker: a busy second.
