@@ -95,8 +95,8 @@ fn offsets(frames: &[String]) -> Vec<u64> {
     frames.iter().filter_map(offset).collect()
 }
 
-fn reply(text: &str) -> Option<Item> {
-    Some(Item::answer(roomcast_protocol::server_frame(roomcast_protocol::Opcode::Text, text.as_bytes())))
+fn reply(text: &str) -> Item {
+    Item::answer(roomcast_protocol::server_frame(roomcast_protocol::Opcode::Text, text.as_bytes()))
 }
 
 /// Runs a test on one thread, as a worker does.
@@ -114,7 +114,7 @@ fn every_byte_arrives_in_order_when_each_write_is_cut_short() {
         for reader in 0..4 {
             let (conn, mut far) = pair(ROOMY, Codec::json()).await;
             let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
-            hub.borrow_mut().activate(&seat, position(0), reply("joined")).unwrap();
+            hub.borrow_mut().activate(&seat, position(0), Some(reply("joined"))).unwrap();
             tasks.spawn_local(async move {
                 let _order = conn.attend().await;
             });
@@ -144,13 +144,13 @@ fn a_join_gets_what_came_since_the_log_was_read_and_nothing_twice() {
         let mut hub = new_hub();
         let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), reply("joined")).unwrap();
+        hub.activate(&seat, position(0), Some(reply("joined"))).unwrap();
 
         let (late, mut late_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &late, free(), now().instant).unwrap();
         (1..=4).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         // The log was read when it stood at 2: 3 and 4 came in between.
-        hub.activate(&seat, position(2), reply("joined")).unwrap();
+        hub.activate(&seat, position(2), Some(reply("joined"))).unwrap();
         (5..=6).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":6,").await), [1, 2, 3, 4, 5, 6]);
@@ -204,7 +204,7 @@ fn what_goes_to_one_socket_alone_comes_after_the_rooms_events() {
             hub.activate(&seat, position(0), None).unwrap();
         }
         hub.deliver(event("event:a", 1, 10));
-        hub.send_alone(&conn, reply("answer").unwrap());
+        hub.send_alone(&conn, reply("answer"));
         hub.deliver(event("event:a", 2, 10));
         flush_all(&mut hub);
         let frames = frames_until(&mut far, "\"offset\":2,").await;
@@ -230,7 +230,7 @@ fn who_left_hears_nothing_more_and_who_stays_misses_nothing() {
         assert!(hub.leave(&gone, &name("event:a"), now().instant).is_none());
         hub.deliver(event("event:a", 2, 10));
         flush_all(&mut hub);
-        gone.send(reply("the end").unwrap());
+        gone.send(reply("the end"));
         assert_eq!(offsets(&frames_until(&mut gone_far, "the end").await), [1]);
         for (_, far) in &mut members {
             assert_eq!(offsets(&frames_until(far, "\"offset\":2,").await), [1, 2]);
@@ -270,7 +270,7 @@ fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
         hub.deliver(event("admin", 2, 10));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut good_far, "\"offset\":2,").await), [1, 2]);
-        ended.send(reply("the end").unwrap());
+        ended.send(reply("the end"));
         assert_eq!(offsets(&frames_until(&mut ended_far, "the end").await), [1]);
     });
 }
