@@ -100,6 +100,9 @@ pub fn install() -> Result<(), BuildError> {
     if metrics::set_global_recorder(recorder).is_ok() {
         let _first = RECORDER.set(handle);
         describe();
+        // There from the first scrape on, so that rates begin at zero.
+        LazyLock::force(&OP_SECONDS);
+        LazyLock::force(&DELIVERY_LAG);
     }
     Ok(())
 }
