@@ -264,6 +264,7 @@ async fn connect(
 ) -> Result<(Broker, Counter), AppError> {
     match (backing, &config.redis) {
         (Backing::Redis, Some(redis)) => {
+            metrics::expect_redis();
             let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
             let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
             Ok((Broker::Redis(broker), Counter::Redis(counter)))
