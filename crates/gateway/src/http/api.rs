@@ -61,14 +61,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// A failure, counted.
-fn problem(failure: Failure) -> Problem {
-    metrics::error(failure.code);
-    failure.into()
-}
-
 fn answer(result: Result<Answer, Failure>) -> Result<Json<Answer>, Problem> {
-    result.map(Json).map_err(problem)
+    result.map(Json).map_err(Problem::from)
 }
 
 /// The rules of the room's namespace. The API itself is trusted: it may publish anywhere that is configured.
@@ -85,12 +79,12 @@ async fn publish(
     Text(text): Text,
 ) -> Result<Json<Value>, Problem> {
     let header = idempotency_key(&headers)?;
-    let mut publish = read_publish(&text).map_err(problem)?;
+    let mut publish = read_publish(&text).map_err(Problem::from)?;
     if header.is_some() && publish.key.is_some() && header != publish.key {
         return Err(Problem::new(ErrorCode::BadFrame, "key and Idempotency-Key differ"));
     }
     publish.key = publish.key.or(header);
-    publish_one(&node, publish).await.map(Json).map_err(problem)
+    publish_one(&node, publish).await.map(Json).map_err(Problem::from)
 }
 
 fn read_publish(text: &str) -> Result<Publish, Failure> {
@@ -169,9 +163,9 @@ async fn operation(
         .filter(|kind| matches!(kind, OpKind::Like | OpKind::Count | OpKind::Comment))
         .ok_or_else(unknown)?;
     let OnBehalf { user } = body::read(&text)?;
-    let op = Decoder::body(kind, &text).map_err(|error| problem(Failure::new(error.code, error.message)))?;
+    let op = Decoder::body(kind, &text).map_err(|error| Problem::from(Failure::new(error.code, error.message)))?;
     let room = op.room().cloned().ok_or_else(unknown)?;
-    let rules = rules_of(&node, &room).map_err(problem)?;
+    let rules = rules_of(&node, &room).map_err(Problem::from)?;
     answer(tasks::counter(&node, &room, &rules, &user, op).await)
 }
 
@@ -190,7 +184,7 @@ async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Re
         return Err(Problem::new(ErrorCode::BadFrame, "name a user, a session or an ip"));
     }
     let control = Control::Disconnect { user, session, ip: ip.map(|ip| ip.to_canonical()) };
-    node.backend.call(Repeat::Harmless, node.backend.broker.control(&control)).await.map_err(problem)?;
+    node.backend.call(Repeat::Harmless, node.backend.broker.control(&control)).await.map_err(Problem::from)?;
     Ok(Json(json!({})).into_response())
 }
 
@@ -198,7 +192,7 @@ async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Re
 async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
     let report = node.report();
     let nodes =
-        node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(problem)?;
+        node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(Problem::from)?;
     let sum = |field: &str| nodes.iter().filter_map(|node| node.stats[field].as_u64()).sum::<u64>();
     let total = json!({
         "connections": sum("connections"),

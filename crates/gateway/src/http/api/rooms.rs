@@ -15,16 +15,16 @@ use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Positio
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{answer, problem, rules_of};
+use super::{answer, rules_of};
 use crate::{backend::Repeat, broker::Range, http::problem::Problem, node::Node, session::tasks};
 
 const DEFAULT_COMMENTS: u32 = 50;
 
 fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
     let bad =
-        |error: roomcast_protocol::NameError| problem(Failure::new(ErrorCode::BadRoom, error.to_string()));
+        |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
     let room = RoomName::parse(name).map_err(bad)?;
-    let rules = rules_of(node, &room).map_err(problem)?;
+    let rules = rules_of(node, &room).map_err(Problem::from)?;
     Ok((room, rules))
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn snapshot(
     let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
     let members = backend.call(Repeat::Harmless, backend.broker.presence_members(&room, None, 1));
     let counters = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
-    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(problem)?;
+    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(Problem::from)?;
     Ok(Json(json!({
         "room": room,
         "epoch": log.tail.epoch,
@@ -64,9 +64,9 @@ pub(super) async fn end(
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
-    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(problem)?;
+    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
     let ended = backend.broker.end_room(&room, "the room was ended");
-    let position = backend.call(Repeat::Harmless, ended).await.map_err(problem)?;
+    let position = backend.call(Repeat::Harmless, ended).await.map_err(Problem::from)?;
     Ok(Json(json!({ "epoch": position.epoch, "offset": position.offset })))
 }
 
@@ -124,7 +124,7 @@ pub(super) async fn counters(
     let (room, _) = room_of(&node, &name)?;
     let targets: Option<Vec<String>> = query.targets.map(|list| list.split(',').map(str::to_owned).collect());
     let read = node.backend.counter.counters(room.as_str(), targets.as_deref());
-    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "counters": values(updates) })))
 }
 
@@ -148,7 +148,7 @@ pub(super) async fn comments(
     let limit = query.limit.unwrap_or(DEFAULT_COMMENTS);
     let query = CommentsQuery { target: query.target, viewer, cursor: query.cursor, limit };
     let read = node.backend.counter.comments(room.as_str(), query);
-    let page = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let page = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
     let comment = |comment: roomcast_counter::Comment| {
         json!({
             "comment": comment.comment,
