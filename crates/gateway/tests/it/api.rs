@@ -6,13 +6,8 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Api, Client, Scene, Speak, admin_token,
-    api::errors,
-    client::PATIENCE,
-    neighbour::ROOM,
-    raw::Reply,
-    sign::short,
-    token,
+    Api, Client, Scene, Speak, admin_token, api::errors, client::PATIENCE, neighbour::ROOM, raw::Reply,
+    sign::short, token,
 };
 
 const MINUTES: Duration = Duration::from_secs(600);
@@ -38,9 +33,21 @@ fn routes() -> Vec<(&'static str, String, Option<Value>)> {
         ("POST", "/api/v1/batch".into(), Some(json!([]))),
         ("POST", "/api/v1/tickets".into(), Some(json!({ "sub": "ann", "role": "member" }))),
         ("POST", "/api/v1/disconnect".into(), Some(json!({ "user": "nobody" }))),
-        ("POST", "/api/v1/like".into(), Some(json!({ "room": "event:x", "target": "p", "on": true, "user": "ann" }))),
-        ("POST", "/api/v1/count".into(), Some(json!({ "room": "event:x", "target": "p", "counter": "view", "by": 1, "user": "ann" }))),
-        ("POST", "/api/v1/comment".into(), Some(json!({ "room": "event:x", "target": "p", "text": "hi", "user": "ann" }))),
+        (
+            "POST",
+            "/api/v1/like".into(),
+            Some(json!({ "room": "event:x", "target": "p", "on": true, "user": "ann" })),
+        ),
+        (
+            "POST",
+            "/api/v1/count".into(),
+            Some(json!({ "room": "event:x", "target": "p", "counter": "view", "by": 1, "user": "ann" })),
+        ),
+        (
+            "POST",
+            "/api/v1/comment".into(),
+            Some(json!({ "room": "event:x", "target": "p", "text": "hi", "user": "ann" })),
+        ),
         ("GET", "/api/v1/stats".into(), None),
         ("GET", room.into(), None),
         ("GET", format!("{room}/history"), None),
@@ -77,7 +84,8 @@ async fn every_route_asks_who_is_calling() {
             assert_eq!(reply.header("www-authenticate").is_some(), *status == 401, "{route:?}");
         }
     }
-    let basic = Api::with_bearer(to, None).send("GET", "/api/v1/stats", &["Authorization: Basic YTpi"], None).await;
+    let basic =
+        Api::with_bearer(to, None).send("GET", "/api/v1/stats", &["Authorization: Basic YTpi"], None).await;
     assert_problem(&basic, 401, "invalid_token");
     for bearer in [admin_token(), token("back", "service", MINUTES), "a-test-key-for-the-API".to_owned()] {
         let mut api = Api::with_bearer(to, Some(&bearer));
@@ -96,7 +104,7 @@ async fn every_route_asks_who_is_calling() {
 async fn what_does_not_exist_or_takes_another_method_is_told_so() {
     let scene = Scene::new(&[INSIDE]).await;
     let mut api = scene.api();
-    for path in ["/api/v1/nothing/here", "/api/v2/publish", "/nowhere", "/api/v1/rooms", "/api/v1/rooms/event:x/nothing"] {
+    for path in ["/api/v1/nothing/here", "/api/v2/publish", "/nowhere", "/api/v1/rooms/event:x/nothing"] {
         assert_problem(&api.get(path).await, 404, "not_found");
     }
     for path in ["/api/v1/fly", "/api/v1/connect", "/api/v1/join", "/api/v1/reserve"] {
@@ -111,7 +119,7 @@ async fn what_does_not_exist_or_takes_another_method_is_told_so() {
             assert_problem(&api.get(&format!("/api/v1/rooms/{name}{rest}")).await, 400, "bad_room");
         }
     }
-    scene.rose_by(&errors("not_found"), 9).await;
+    scene.rose_by(&errors("not_found"), 8).await;
     scene.rose_by(&errors("bad_room"), 25).await;
     scene.end().await;
 }
@@ -164,7 +172,7 @@ async fn bad_bodies_are_told_so() {
         br#"{"room":"event:x"}"#,
         br#"{"room":"event:x","event":5,"data":1}"#,
         br#"{"room":"event:x","event":"e","data":1} x"#,
-        br#"{"room":"event:x","event":"e","data":9007199254740993}"#,
+        br#"{"room":"event:x","event":"e","data":1e999}"#,
         br#"{"room":5,"event":"e","data":1}"#,
     ];
     for body in bodies {
@@ -175,10 +183,17 @@ async fn bad_bodies_are_told_so() {
         let body = json!({ "room": room, "event": "e", "data": 1 });
         assert_problem(&api.post("/api/v1/publish", &body).await, 400, "bad_room");
     }
-    let deep = format!("{{\"room\":\"event:x\",\"event\":\"e\",\"data\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = format!(
+        "{{\"room\":\"event:x\",\"event\":\"e\",\"data\":{}{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
     let reply = api.send("POST", "/api/v1/publish", &[], Some(deep.as_bytes())).await;
     assert_problem(&reply, 400, "bad_frame");
-    for body in [json!({ "room": "event:x", "target": "p", "on": true }), json!({ "room": "event:x", "target": "p", "on": true, "user": "" })] {
+    for body in [
+        json!({ "room": "event:x", "target": "p", "on": true }),
+        json!({ "room": "event:x", "target": "p", "on": true, "user": "" }),
+    ] {
         assert_problem(&api.post("/api/v1/like", &body).await, 400, "bad_frame");
     }
     for body in [
@@ -193,9 +208,14 @@ async fn bad_bodies_are_told_so() {
     for body in [json!({ "ip": "nowhere" }), json!({ "everybody": true })] {
         assert_problem(&api.post("/api/v1/disconnect", &body).await, 400, "bad_frame");
     }
-    for query in ["history?since=4", "history?epoch=e", "history?limit=x", "comments?cursor=x", "comments?limit=0"] {
+    for query in
+        ["history?since=4", "history?epoch=e", "history?limit=x", "comments?cursor=x", "comments?limit=0"]
+    {
         let reply = api.get(&format!("/api/v1/rooms/event:x/{query}")).await;
         assert_problem(&reply, 400, "bad_frame");
+    }
+    for path in ["/api/v1/rooms/%ff", "/api/v1/rooms/%ff/history"] {
+        assert_problem(&api.get(path).await, 400, "bad_frame");
     }
     let large = vec![b' '; 8 * 1_024 * 1_024 + 1];
     for path in ["/api/v1/batch", "/api/v1/publish", "/api/v1/tickets"] {
@@ -228,7 +248,10 @@ async fn a_batch_answers_each_item_in_order_whatever_becomes_of_the_others() {
         assert_eq!((offset(0), offset(4), offset(6)), (Some(first + 1), Some(first + 2), Some(first + 3)));
         assert_eq!(offset(2), Some(first / 3 + 1));
         assert_eq!(results[1]["error"]["code"], "bad_room");
-        assert_eq!((&results[3]["error"]["code"], &results[5]["error"]["code"]), (&json!("bad_frame"), &json!("bad_frame")));
+        assert_eq!(
+            (&results[3]["error"]["code"], &results[5]["error"]["code"]),
+            (&json!("bad_frame"), &json!("bad_frame"))
+        );
         assert_eq!(results.as_array().map(Vec::len), Some(7));
         for n in [1, 4, 5] {
             assert_eq!(member.push_of("event").await["data"], n);
@@ -236,7 +259,8 @@ async fn a_batch_answers_each_item_in_order_whatever_becomes_of_the_others() {
     }
     let many: Vec<_> = (0..1_000).map(|n| item("event:many", n)).collect();
     let results = api.ok("/api/v1/batch", &json!(many)).await["results"].take();
-    let offsets: Vec<_> = results.as_array().expect("a list").iter().filter_map(|of| of["offset"].as_u64()).collect();
+    let offsets: Vec<_> =
+        results.as_array().expect("a list").iter().filter_map(|of| of["offset"].as_u64()).collect();
     assert_eq!(offsets, (1..=1_000).collect::<Vec<_>>());
     let more: Vec<_> = (0..1_001).map(|n| item("event:many", n)).collect();
     assert_problem(&api.post("/api/v1/batch", &json!(more)).await, 413, "too_large");
@@ -267,7 +291,12 @@ async fn a_room_is_read_in_one_snapshot_and_its_past_in_pages() {
 
     let epoch = room["epoch"].as_str().expect("an epoch");
     let offsets = |page: &Value| -> Vec<u64> {
-        page["events"].as_array().expect("a list").iter().filter_map(|event| event["offset"].as_u64()).collect()
+        page["events"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|event| event["offset"].as_u64())
+            .collect()
     };
     let mut seen = Vec::new();
     loop {
@@ -318,7 +347,8 @@ async fn counters_and_comments_are_read_and_paged() {
     let one = api.read("/api/v1/rooms/event:x/counters?targets=p").await;
     assert_eq!(one["counters"].as_array().map(Vec::len), Some(1));
     assert_eq!((&one["counters"][0]["target"], &one["counters"][0]["value"]), (&json!("p"), &json!(4)));
-    let said = |n: u32| json!({ "room": "event:x", "target": "p", "text": format!("no. {n}"), "user": "ann" });
+    let said =
+        |n: u32| json!({ "room": "event:x", "target": "p", "text": format!("no. {n}"), "user": "ann" });
     for n in 1..=7 {
         api.ok("/api/v1/comment", &said(n)).await;
     }
@@ -350,13 +380,17 @@ async fn a_room_that_is_ended_tells_its_members_and_leaves_nothing() {
     let mut member = Client::guest(scene.public(), Speak::Json).await;
     let joined = member.ok(json!({ "op": "join", "room": "event:x" })).await;
     api.ok("/api/v1/publish", &json!({ "room": "event:x", "event": "e", "data": 1 })).await;
-    api.ok("/api/v1/comment", &json!({ "room": "event:x", "target": "p", "text": "hi", "user": "ann" })).await;
+    api.ok("/api/v1/comment", &json!({ "room": "event:x", "target": "p", "text": "hi", "user": "ann" }))
+        .await;
     let reply = api.send("DELETE", "/api/v1/rooms/event:x", &[], None).await;
     assert_eq!(reply.status, 200);
     let ended = reply.json();
     assert_ne!(ended["epoch"], joined["epoch"]);
     let reset = member.push_of("reset").await;
-    assert_eq!((&reset["room"], &reset["epoch"], &reset["offset"]), (&json!("event:x"), &ended["epoch"], &ended["offset"]));
+    assert_eq!(
+        (&reset["room"], &reset["epoch"], &reset["offset"]),
+        (&json!("event:x"), &ended["epoch"], &ended["offset"])
+    );
     assert!(reset["reason"].is_string());
     let room = api.read("/api/v1/rooms/event:x").await;
     assert_eq!((&room["offset"], &room["counters"]), (&json!(0), &json!([])));
@@ -376,7 +410,8 @@ async fn a_room_that_is_ended_tells_its_members_and_leaves_nothing() {
 async fn a_ticket_opens_one_socket_once_and_in_time() {
     let scene = Scene::new(&[INSIDE]).await;
     let mut api = scene.api();
-    let minted = api.ok("/api/v1/tickets", &json!({ "sub": "ann", "role": "member", "rooms": ["event:x"] })).await;
+    let minted =
+        api.ok("/api/v1/tickets", &json!({ "sub": "ann", "role": "member", "rooms": ["event:x"] })).await;
     assert!(minted["expires_at"].as_u64().is_some());
     let connect = json!({ "op": "connect", "ticket": minted["ticket"] });
     // Of many that show it at once, one is let in.
@@ -405,7 +440,8 @@ async fn a_ticket_opens_one_socket_once_and_in_time() {
     let mut late = Client::open(scene.public(), Speak::Json).await;
     let error = late.error(json!({ "op": "connect", "ticket": brief["ticket"] })).await;
     assert_eq!(error["code"], "invalid_token");
-    let bounded = api.ok("/api/v1/tickets", &json!({ "sub": "ann", "role": "member", "session_ms": 400 })).await;
+    let bounded =
+        api.ok("/api/v1/tickets", &json!({ "sub": "ann", "role": "member", "session_ms": 400 })).await;
     let mut short_lived = Client::open(scene.public(), Speak::Json).await;
     let ok = short_lived.ok(json!({ "op": "connect", "ticket": bounded["ticket"] })).await;
     assert!(ok["expires_at"].is_u64());
@@ -425,11 +461,13 @@ async fn what_a_back_end_does_for_a_user_counts_as_the_users() {
     let own = ann.ok(json!({ "op": "like", "room": ROOM, "target": "p", "on": true })).await;
     assert_eq!(own["value"], 1, "one like per user, whoever brings it");
     assert_eq!(ann.push_of("count").await["value"], 1);
-    let count = json!({ "room": ROOM, "target": "p", "counter": "download", "by": 2, "user": "ann", "key": "k" });
+    let count =
+        json!({ "room": ROOM, "target": "p", "counter": "download", "by": 2, "user": "ann", "key": "k" });
     for _ in 0..3 {
         assert_eq!(api.ok("/api/v1/count", &count).await["value"], 2);
     }
-    let other = json!({ "room": ROOM, "target": "p", "counter": "download", "by": 3, "user": "ann", "key": "k" });
+    let other =
+        json!({ "room": ROOM, "target": "p", "counter": "download", "by": 3, "user": "ann", "key": "k" });
     assert_problem(&api.post("/api/v1/count", &other).await, 409, "key_reused");
     scene.end().await;
 }
@@ -448,7 +486,10 @@ async fn stats_show_every_node_and_the_sum() {
         sleep(Duration::from_millis(20)).await;
     };
     let node = &stats["nodes"][0];
-    assert_eq!((&node["node"], &node["draining"], &node["breaker"]), (&json!("one"), &json!(false), &json!("closed")));
+    assert_eq!(
+        (&node["node"], &node["draining"], &node["breaker"]),
+        (&json!("one"), &json!(false), &json!("closed"))
+    );
     for field in ["connections", "members", "frames_in", "frames_out", "events", "drops", "slow_closed"] {
         assert!(stats["total"][field].is_u64(), "{field}: {stats}");
         assert_eq!(stats["total"][field], node[field], "one node is the sum of itself");

@@ -26,10 +26,11 @@ async fn assert_each(scene: &Scene, cases: &[(&str, &str, Option<u64>)]) {
     assert_eq!(raw.text().await["id"], 1);
     for (n, (text, code, id)) in (100..).zip(cases) {
         raw.frame(TEXT, text.as_bytes()).await;
+        raw.say(&json!({ "id": n * 100, "op": "ping" })).await;
+        let text = text.get(..300).unwrap_or(text);
         let answer = raw.text().await;
         assert_eq!(answer["error"]["code"], *code, "{text}: {answer}");
         assert_eq!(answer["id"].as_u64(), *id, "{text}: {answer}");
-        raw.say(&json!({ "id": n * 100, "op": "ping" })).await;
         assert_eq!(raw.text().await["id"], n * 100);
     }
 }
@@ -87,7 +88,6 @@ async fn wrong_types_and_bounds_are_told_so() {
         publish("\"event\":\"e\",\"data\":1,\"key\":\"\""),
         publish("\"event\":\"e\",\"data\":1,\"key\":7"),
         publish(&format!("\"event\":\"e\",\"data\":1,\"key\":\"{long}\"")),
-        publish("\"event\":\"e\",\"data\":9007199254740993"),
         publish("\"event\":\"e\",\"data\":1e999"),
         publish("\"event\":\"e\",\"data\":{\"a\":01}"),
         format!("{{\"op\":\"join\",\"room\":\"{ROOM}\",\"since\":5}}"),
@@ -95,14 +95,19 @@ async fn wrong_types_and_bounds_are_told_so() {
         format!("{{\"op\":\"join\",\"room\":\"{ROOM}\",\"since\":{{\"epoch\":1,\"offset\":1}}}}"),
         format!("{{\"op\":\"join\",\"room\":\"{ROOM}\",\"since\":{{\"epoch\":\"e\",\"offset\":-1}}}}"),
         format!("{{\"op\":\"join\",\"room\":\"{ROOM}\",\"recent\":-1}}"),
-        format!("{{\"op\":\"history\",\"room\":\"{ROOM}\",\"since\":{{\"epoch\":\"e\",\"offset\":1}},\"before\":4}}"),
+        format!(
+            "{{\"op\":\"history\",\"room\":\"{ROOM}\",\"since\":{{\"epoch\":\"e\",\"offset\":1}},\"before\":4}}"
+        ),
         format!("{{\"op\":\"like\",\"room\":\"{ROOM}\",\"target\":\"p\",\"on\":\"yes\"}}"),
         format!("{{\"op\":\"like\",\"room\":\"{ROOM}\",\"target\":\"a b\",\"on\":true}}"),
         format!("{{\"op\":\"count\",\"room\":\"{ROOM}\",\"target\":\"p\",\"counter\":\"view\",\"by\":0}}"),
         format!("{{\"op\":\"count\",\"room\":\"{ROOM}\",\"target\":\"p\",\"counter\":\"view\",\"by\":101}}"),
         format!("{{\"op\":\"count\",\"room\":\"{ROOM}\",\"target\":\"p\",\"counter\":\"like\",\"by\":1}}"),
         format!("{{\"op\":\"comment\",\"room\":\"{ROOM}\",\"target\":\"p\",\"text\":\"  \"}}"),
-        format!("{{\"op\":\"comment\",\"room\":\"{ROOM}\",\"target\":\"p\",\"text\":\"{}\"}}", "x".repeat(2_001)),
+        format!(
+            "{{\"op\":\"comment\",\"room\":\"{ROOM}\",\"target\":\"p\",\"text\":\"{}\"}}",
+            "x".repeat(2_001)
+        ),
         "{\"op\":\"refresh\"}".to_owned(),
         "{\"op\":\"refresh\",\"token\":{}}".to_owned(),
         "{\"op\":\"join\"}".to_owned(),
@@ -118,22 +123,29 @@ async fn wrong_types_and_bounds_are_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn data_may_be_deep_but_not_bottomless() {
     let scene = Scene::new(&[("limits.frame_bytes", "1MiB")]).await;
-    let publish = |data: &str| format!("{{\"op\":\"publish\",\"room\":\"event:deep\",\"event\":\"e\",\"data\":{data}}}");
+    let publish = |data: &str| {
+        format!("{{\"op\":\"publish\",\"room\":\"event:deep\",\"event\":\"e\",\"data\":{data}}}")
+    };
     let (just, more) = (publish(&nested(65)), publish(&nested(200)));
     let bottomless = publish(&nested(200_000));
     let objects = publish(&format!("{}1{}", "{\"a\":".repeat(50_000), "}".repeat(50_000)));
-    let outside = format!("{{\"op\":\"ping\",\"x\":{}}}", nested(200_000));
     let unclosed = publish(&"[".repeat(500_000));
-    let cases: Vec<_> =
-        [&just, &more, &bottomless, &objects, &outside, &unclosed].map(|text| (text.as_str(), "bad_frame", None)).into();
+    let cases: Vec<_> = [&just, &more, &bottomless, &objects, &unclosed]
+        .map(|text| (text.as_str(), "bad_frame", None))
+        .into();
     assert_each(&scene, &cases).await;
     let mut member = Client::user(scene.public(), Speak::Json, &token("ann", "member", MINUTES)).await;
     member.ok(json!({ "op": "join", "room": "event:deep" })).await;
     let deep: Value = serde_json::from_str(&nested(64)).expect("JSON");
     member.ok(json!({ "op": "publish", "room": "event:deep", "event": "e", "data": deep })).await;
     assert_eq!(member.push_of("event").await["data"], deep);
+    // A field that nobody knows is skipped, however deep it is.
+    let mut raw = Raw::upgraded(scene.public()).await;
+    raw.frame(TEXT, format!("{{\"id\":1,\"op\":\"connect\",\"x\":{}}}", nested(200_000)).as_bytes()).await;
+    assert!(raw.text().await["ok"].is_object());
     // MessagePack nests in one byte each.
-    let mut raw = Raw::open(scene.public()).await.upgrade(&["Sec-WebSocket-Protocol: roomcast.v1.msgpack"]).await;
+    let mut raw =
+        Raw::open(scene.public()).await.upgrade(&["Sec-WebSocket-Protocol: roomcast.v1.msgpack"]).await;
     let frame = [&b"\x82\xa2op\xa4ping\xa1x"[..], &[0x91; 200_000], &[0xc0]].concat();
     raw.frame(BINARY, &frame).await;
     let (opcode, payload) = raw.next().await.expect("an answer");
@@ -147,8 +159,24 @@ async fn bad_room_names_are_told_apart() {
     let scene = Scene::new(&[]).await;
     let long = format!("event:{}", "x".repeat(129));
     let names = [
-        "", ":", "event:", ":wall", "Event:wall", "event:wall:x", "event:a b", "event:ä", "event:{x}", "event:a/b",
-        "event:a\\u0000", "9:x", "-a:x", "nowhere", "nowhere:x", "admin:other", "user", &long,
+        "",
+        ":",
+        "event:",
+        ":wall",
+        "Event:wall",
+        "event:wall:x",
+        "event:a b",
+        "event:ä",
+        "event:{x}",
+        "event:a/b",
+        "event:a\\u0000",
+        "9:x",
+        "-a:x",
+        "nowhere",
+        "nowhere:x",
+        "admin:other",
+        "user",
+        &long,
     ];
     for op in ["join", "history", "presence"] {
         let frames: Vec<_> =
@@ -157,7 +185,8 @@ async fn bad_room_names_are_told_apart() {
         assert_each(&scene, &cases).await;
     }
     let publish = r#"{"op":"publish","room":"event:a b","event":"e","data":1}"#;
-    assert_each(&scene, &[(publish, "bad_room", None), (r#"{"op":"join","room":5}"#, "bad_frame", None)]).await;
+    assert_each(&scene, &[(publish, "bad_room", None), (r#"{"op":"join","room":5}"#, "bad_frame", None)])
+        .await;
     scene.rose_by(&errors("bad_room"), u32::try_from(names.len() * 3).expect("small")).await;
     scene.end().await;
 }
@@ -265,7 +294,8 @@ async fn a_token_expired_by_a_second_may_be_replaced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_tokens_for_this_hub_are_taken() {
-    let settings = [("auth.audience", "hub"), ("auth.issuer", "https://id.example"), ("auth.guests", "false")];
+    let settings =
+        [("auth.audience", "hub"), ("auth.issuer", "https://id.example"), ("auth.guests", "false")];
     let node = TestNode::alone(&settings).await;
     let claims = |aud: Value, iss: &str| {
         signed(&json!({ "sub": "ann", "exp": seconds() + 600.0, "aud": aud, "iss": iss }))

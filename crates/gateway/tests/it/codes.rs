@@ -99,8 +99,11 @@ fn every_code_is_provoked_or_its_absence_is_explained() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_error_is_told_counted_and_unseen_by_others() {
-    let settings =
-        [("limits.rooms_per_socket", "3"), ("limits.members_per_room", "2"), ("limits.counter_ops_per_minute", "5")];
+    let settings = [
+        ("limits.rooms_per_socket", "3"),
+        ("limits.members_per_room", "2"),
+        ("limits.counter_ops_per_minute", "5"),
+    ];
     let scene = Scene::new(&settings).await;
     let mut stranger = Client::open(scene.public(), Speak::Json).await;
     let error = stranger.error(json!({ "op": "ping" })).await;
@@ -181,11 +184,14 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     let publish = json!({ "op": "publish", "room": "event:quiet", "event": "e", "data": 1, "key": "once" });
     let before = client.ok(publish.clone()).await;
     let scene = Scene::with(a, neighbour).await;
-    let roomcast_gateway::app::Backing::Local(bus, _) = &cluster.backing else { panic!("a cluster on the bus") };
+    let roomcast_gateway::app::Backing::Local(bus, _) = &cluster.backing else {
+        panic!("a cluster on the bus")
+    };
     bus.refuse_commands("a");
     for _ in 0..6 {
         let started = Instant::now();
-        let error = client.error(json!({ "op": "publish", "room": "event:quiet", "event": "e", "data": 2 })).await;
+        let error =
+            client.error(json!({ "op": "publish", "room": "event:quiet", "event": "e", "data": 2 })).await;
         assert_eq!(error["code"], "unavailable");
         assert!(error["retry_ms"].as_u64().is_some_and(|ms| ms > 0), "{error}");
         assert!(started.elapsed() < Duration::from_secs(1), "a refusal is quick");
@@ -353,7 +359,8 @@ async fn an_operator_disconnects_by_user_session_and_address() {
     let mut first = Client::user(scene.public(), Speak::Json, &ann).await;
     let mut second = Client::user(scene.public(), Speak::MsgPack, &ann).await;
     let mut ben = Client::open(scene.public(), Speak::Json).await;
-    let session = ben.ok(json!({ "op": "connect", "token": token("ben", "member", MINUTES) })).await["session"].take();
+    let session =
+        ben.ok(json!({ "op": "connect", "token": token("ben", "member", MINUTES) })).await["session"].take();
     let from = "127.0.0.77".parse().expect("an address");
     let mut far = Client::open_from(from, scene.public(), Speak::Json).await.expect("it is let in");
     far.ok(json!({ "op": "connect" })).await;

@@ -47,7 +47,11 @@ async fn only_a_handshake_by_the_book_is_upgraded() {
         ("Sec-WebSocket-Key", "", 400),
         ("Sec-WebSocket-Key", "Sec-WebSocket-Key: c2hvcnQ=", 400),
         ("Sec-WebSocket-Key", "Sec-WebSocket-Key: not base64 at all!!", 400),
-        ("Sec-WebSocket-Key", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", 400),
+        (
+            "Sec-WebSocket-Key",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            400,
+        ),
     ];
     for (line, instead, status) in cases {
         let reply = ask(&scene, &head(line, instead)).await;
@@ -235,7 +239,12 @@ async fn proxy_protocol_is_read_from_trusted_proxies_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_http_is_refused_and_huge_heads_are_too() {
     let scene = Scene::new(&[]).await;
-    for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], b"hello\r\n\r\n", b"\0\0\0\0\r\n\r\n", b"GET\r\n\r\n"] {
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"hello\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+        b"GET\r\n\r\n",
+    ] {
         let mut raw = Raw::open(scene.public()).await;
         raw.try_write(garbage).await;
         raw.shut().await;

@@ -238,7 +238,7 @@ async fn a_frame_that_is_too_big_ends_its_own_connection_only() {
     assert_eq!(raw.close_code().await, Some(1009));
     // Who only says that a frame will be huge is not waited for.
     let mut raw = Raw::upgraded(scene.public()).await;
-    raw.write(&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).await;
+    raw.write(&[0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]).await;
     assert_eq!(raw.close_code().await, Some(1009));
     let mut client = Client::guest(scene.public(), Speak::MsgPack).await;
     client.raw(Message::binary(vec![0; 5_000])).await;
@@ -454,8 +454,7 @@ async fn what_may_be_missed_gives_way_before_a_slow_reader_is_closed() {
     let settings = [("limits.outbound_frames", "1024"), ("limits.outbound_bytes", "16MiB")];
     let scene = Scene::new(&settings).await;
     let (mut deaf, _) = deaf_member(&scene).await;
-    let mut member =
-        Client::user(scene.public(), Speak::Json, &token("ann", "member", MINUTES)).await;
+    let mut member = Client::user(scene.public(), Speak::Json, &token("ann", "member", MINUTES)).await;
     member.ok(json!({ "op": "join", "room": ROOM })).await;
     // Until the kernel takes no more: then everything waits.
     publish_much(&scene, 48, 150).await;

@@ -7,6 +7,7 @@
     reason = "tests say what they promise in their names"
 )]
 
+mod api;
 mod bad_input;
 mod cli;
 mod cluster;

@@ -87,7 +87,8 @@ async fn a_refresh_to_a_lower_role_leaves_the_rooms_it_does_not_open() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_but_admins_enters_or_speaks_in_the_admin_room() {
     let scene = Scene::new(&[]).await;
-    let patterns = json!({ "sub": "eve", "role": "member", "exp": seconds() + 600.0, "rooms": ["admin", "*"] });
+    let patterns =
+        json!({ "sub": "eve", "role": "member", "exp": seconds() + 600.0, "rooms": ["admin", "*"] });
     let strangers = [
         None,
         Some(token("mia", "member", MINUTES)),
@@ -115,7 +116,9 @@ async fn nobody_but_admins_enters_or_speaks_in_the_admin_room() {
             assert_eq!(client.error(frame.clone()).await["code"], "forbidden", "{stranger:?} {frame}");
         }
     }
-    admin.ok(json!({ "op": "publish", "room": "admin", "event": "admin:notification", "data": "real" })).await;
+    admin
+        .ok(json!({ "op": "publish", "room": "admin", "event": "admin:notification", "data": "real" }))
+        .await;
     let event = admin.push_of("event").await;
     assert_eq!((&event["data"], &event["offset"]), (&json!("real"), &json!(1)), "nothing came before it");
     scene.rose_by(&errors("forbidden"), 28).await;
@@ -179,6 +182,7 @@ async fn a_room_of_a_users_own_is_for_that_user_and_what_services_say() {
     }
     let event = ann.push_of("event").await;
     assert_eq!((&event["from"], &event["offset"]), (&json!("back"), &json!(1)));
+    ann.hears_nothing(Duration::from_millis(50)).await;
     // A guest has one as well.
     let mut guest = Client::open(scene.public(), Speak::Json).await;
     let user = guest.ok(json!({ "op": "connect" })).await["user"].take();
@@ -194,9 +198,13 @@ async fn patterns_of_a_token_narrow_and_widen() {
     let scene = Scene::new(&settings).await;
     let claims = json!({ "sub": "ann", "exp": seconds() + 600.0, "rooms": ["vip:gala", "event:a*"] });
     let mut client = Client::user(scene.public(), Speak::Json, &signed(&claims)).await;
-    for (room, opens) in
-        [("vip:gala", true), ("vip:other", false), ("event:abc", true), ("event:wall", false), ("user:ann", false)]
-    {
+    for (room, opens) in [
+        ("vip:gala", true),
+        ("vip:other", false),
+        ("event:abc", true),
+        ("event:wall", false),
+        ("user:ann", false),
+    ] {
         let answer = client.request(json!({ "op": "join", "room": room })).await;
         assert_eq!(answer.get("ok").is_some(), opens, "{room}: {answer}");
     }

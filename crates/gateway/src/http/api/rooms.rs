@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::{Json, extract::State};
 use roomcast_core::{
     permission::Rules,
     session::{DEFAULT_PAGE, MAX_PAGE},
@@ -15,14 +12,17 @@ use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Positio
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{answer, rules_of};
+use super::{
+    answer,
+    body::{Named, Query},
+    rules_of,
+};
 use crate::{backend::Repeat, broker::Range, http::problem::Problem, node::Node, session::tasks};
 
 const DEFAULT_COMMENTS: u32 = 50;
 
 fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
-    let bad =
-        |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
+    let bad = |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
     let room = RoomName::parse(name).map_err(bad)?;
     let rules = rules_of(node, &room).map_err(Problem::from)?;
     Ok((room, rules))
@@ -40,7 +40,7 @@ fn values(updates: Vec<Update>) -> Vec<Value> {
 /// Where its log stands, who is there, what it counts.
 pub(super) async fn snapshot(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
     let backend = &node.backend;
@@ -58,10 +58,7 @@ pub(super) async fn snapshot(
 }
 
 /// Ends a room: all its keys are removed, and who is in it is told `reset`.
-pub(super) async fn end(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn end(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
     backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
@@ -81,7 +78,7 @@ pub(super) struct Past {
 /// `?epoch=&since=` for what came after an offset, `?before=` for what came before one, neither for the newest.
 pub(super) async fn history(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(past): Query<Past>,
 ) -> Result<Json<Answer>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
@@ -102,7 +99,7 @@ pub(super) struct Paging {
 /// Members by user id.
 pub(super) async fn presence(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Answer>, Problem> {
     let (room, _) = room_of(&node, &name)?;
@@ -118,7 +115,7 @@ pub(super) struct Targets {
 /// Counter values, read in one step.
 pub(super) async fn counters(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(query): Query<Targets>,
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
@@ -140,7 +137,7 @@ pub(super) struct Comments {
 /// Comments, newest first.
 pub(super) async fn comments(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(query): Query<Comments>,
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;

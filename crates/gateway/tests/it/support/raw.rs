@@ -200,9 +200,7 @@ impl Raw {
 fn header(bytes: &[u8]) -> Option<(usize, usize)> {
     let short = usize::from(*bytes.get(1)? & 0x7f);
     match short {
-        126 => {
-            Some((4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two are two")))))
-        }
+        126 => Some((4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().expect("two are two"))))),
         127 => {
             let long = u64::from_be_bytes(bytes.get(2..10)?.try_into().expect("eight are eight"));
             Some((10, usize::try_from(long).expect("it fits")))
