@@ -146,7 +146,7 @@ async fn data_may_be_deep_but_not_bottomless() {
     // MessagePack nests in one byte each.
     let mut raw =
         Raw::open(scene.public()).await.upgrade(&["Sec-WebSocket-Protocol: roomcast.v1.msgpack"]).await;
-    let frame = [&b"\x82\xa2op\xa4ping\xa1x"[..], &[0x91; 200_000], &[0xc0]].concat();
+    let frame = [&b"\x82\xa2op\xa4ping\xa1x"[..], &vec![0x91; 200_000], &[0xc0]].concat();
     raw.frame(BINARY, &frame).await;
     let (opcode, payload) = raw.next().await.expect("an answer");
     let answer: Value = rmp_serde::from_slice(&payload).expect("MessagePack");
@@ -322,7 +322,7 @@ async fn only_tokens_for_this_hub_are_taken() {
     assert_eq!(guest.error(json!({ "op": "connect" })).await["code"], "invalid_token");
     assert_eq!(guest.close_code().await, Some(4500));
     neighbour.unharmed().await;
-    node.stop().await;
+    node.leave();
 }
 
 #[tokio::test(flavor = "multi_thread")]

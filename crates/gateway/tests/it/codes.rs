@@ -176,7 +176,7 @@ async fn assert_told(scene: &Scene, error: &Value, code: ErrorCode) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     let cluster = Cluster::new();
-    let settings = [("drain.spread", "10ms"), ("breaker.failures", "3"), ("breaker.open", "300ms")];
+    let settings = [("breaker.failures", "3"), ("breaker.open", "300ms")];
     let (a, b) = (cluster.node("a", &settings).await, cluster.node("b", &settings).await);
     // It hears on the node whose commands fail, what a back end says on the other.
     let neighbour = Neighbour::between(a.public, b.internal, &token("neighbour", "member", MINUTES)).await;
@@ -221,7 +221,7 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     // The same socket may try again.
     guest.ok(json!({ "op": "connect" })).await;
     scene.end().await;
-    b.stop().await;
+    b.leave();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -310,7 +310,7 @@ async fn who_does_not_speak_the_protocol_is_sent_away() {
 async fn a_node_that_stops_says_so_first() {
     let cluster = Cluster::new();
     let settings = [("drain.spread", "400ms"), ("drain.balancer_delay", "300ms")];
-    let (a, b) = (cluster.node("a", &settings).await, cluster.node("b", &[("drain.spread", "10ms")]).await);
+    let (a, b) = (cluster.node("a", &settings).await, cluster.node("b", &[]).await);
     // Stopping one node harms nobody on another.
     let neighbour = Neighbour::of(&b).await;
     let scene = Scene::with(b, neighbour).await;

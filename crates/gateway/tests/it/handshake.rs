@@ -33,7 +33,7 @@ async fn only_a_handshake_by_the_book_is_upgraded() {
     let scene = Scene::new(&[]).await;
     let cases: &[(&str, &str, u16)] = &[
         ("GET", "POST /ws HTTP/1.1", 405),
-        ("GET", "HEAD /ws HTTP/1.1", 405),
+        ("GET", "PUT /ws HTTP/1.1", 405),
         ("GET", "GET /ws HTTP/1.0", 400),
         ("Host", "", 400),
         ("Host", "Host: a\r\nHost: b", 400),

@@ -160,7 +160,7 @@ async fn reading_the_past_costs_more_than_saying_little() {
     assert_eq!(refused["code"], "rate_limited");
     let wait = refused["retry_ms"].as_u64().expect("retry_ms");
     assert!((2_000..=4_000).contains(&wait), "{wait} ms for what is missing of 5 frames");
-    node.stop().await;
+    node.leave();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -326,7 +326,7 @@ async fn a_full_node_gives_up_its_longest_idle_room_also_that_of_another_worker(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_room_that_is_in_use_again_makes_no_place_for_another() {
-    let node = TestNode::alone(&[("drain.spread", "10ms"), ("limits.rooms_per_node", "2")]).await;
+    let node = TestNode::alone(&[("limits.rooms_per_node", "2")]).await;
     let (mut near, mut far) = on_two_workers(&node).await;
     let again = json!({ "op": "join", "room": "event:again" });
     far.ok(again.clone()).await;
@@ -334,7 +334,7 @@ async fn an_idle_room_that_is_in_use_again_makes_no_place_for_another() {
     far.ok(again).await;
     let full = near.error(json!({ "op": "join", "room": "event:other" })).await;
     assert_eq!(full["code"], "too_many_rooms");
-    node.stop().await;
+    node.leave();
 }
 
 #[tokio::test(flavor = "multi_thread")]

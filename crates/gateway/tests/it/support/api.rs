@@ -31,28 +31,24 @@ impl Api {
 
     /// A request with these header lines besides, and a body where there is one.
     pub async fn send(&mut self, method: &str, path: &str, more: &[&str], body: Option<&[u8]>) -> Reply {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: hub.internal\r\n");
-        if let Some(bearer) = &self.bearer {
-            head.push_str(&format!("Authorization: Bearer {bearer}\r\n"));
-        }
-        for line in more {
-            head.push_str(&format!("{line}\r\n"));
-        }
+        let mut lines = vec![format!("{method} {path} HTTP/1.1"), "Host: hub.internal".to_owned()];
+        lines.extend(self.bearer.as_ref().map(|bearer| format!("Authorization: Bearer {bearer}")));
+        lines.extend(more.iter().map(|&line| line.to_owned()));
         if let Some(body) = body {
-            head.push_str(&format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len()));
+            lines.push("Content-Type: application/json".to_owned());
+            lines.push(format!("Content-Length: {}", body.len()));
         }
-        head.push_str("\r\n");
+        let head = format!("{}\r\n\r\n", lines.join("\r\n"));
         let kept = match self.kept.take() {
             Some(raw) => Self::exchange(raw, &head, body).await,
             None => None,
         };
-        let (raw, reply) = match kept {
-            Some(done) => done,
+        let (raw, reply) = if let Some(done) = kept {
+            done
+        } else {
             // None was kept, or the node ended it because it was idle.
-            None => {
-                let raw = Raw::open(self.to).await;
-                Self::exchange(raw, &head, body).await.expect("a response before the end")
-            }
+            let raw = Raw::open(self.to).await;
+            Self::exchange(raw, &head, body).await.expect("a response before the end")
         };
         if reply.header("connection") != Some("close") {
             self.kept = Some(raw);

@@ -96,9 +96,7 @@ pub struct Scene {
 
 impl Scene {
     pub async fn new(settings: &[(&str, &str)]) -> Self {
-        let mut all = vec![("drain.spread", "10ms")];
-        all.extend_from_slice(settings);
-        let node = TestNode::alone(&all).await;
+        let node = TestNode::alone(settings).await;
         let neighbour = Neighbour::of(&node).await;
         Self::with(node, neighbour).await
     }
@@ -128,6 +126,6 @@ impl Scene {
     /// The neighbour saw nothing of it.
     pub async fn end(self) {
         self.neighbour.unharmed().await;
-        self.node.stop().await;
+        self.node.leave();
     }
 }

@@ -215,11 +215,11 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         n @ 0..=125 => frame.push(0x80 | u8::try_from(n).expect("small")),
         n @ 126..=0xffff => {
-            frame.push(0x80 | 126);
+            frame.push(0x80 | 0x7e);
             frame.extend_from_slice(&u16::try_from(n).expect("small").to_be_bytes());
         }
         n => {
-            frame.push(0x80 | 127);
+            frame.push(0x80 | 0x7f);
             frame.extend_from_slice(&(n as u64).to_be_bytes());
         }
     }
