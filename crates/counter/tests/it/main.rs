@@ -1,13 +1,17 @@
 //! The contract of the counters, run over every store; and what only Redis can get wrong.
 
+mod claims;
 mod comments;
 mod counters;
 mod faults;
+mod files;
 mod log;
+mod moderation;
 mod people;
 mod races;
 mod server;
 mod stage;
+mod stock;
 
 /// Runs each promise over both stores.
 macro_rules! contract {

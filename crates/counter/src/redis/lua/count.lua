@@ -1,5 +1,8 @@
 -- Adds to a counter, at most once per idempotency key.
-local target, counter, by = ARGV[7], ARGV[8], tonumber(ARGV[9])
+local target, counter, by = ARGV[12], ARGV[13], tonumber(ARGV[14])
+if is_muted() then
+  return { 'muted' }
+end
 local seen, before = idem_check(IDEM, BODY_HASH)
 if seen == 'other' then
   return { 'key_reused' }

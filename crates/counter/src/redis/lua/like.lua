@@ -1,6 +1,9 @@
 -- One user's like of one target, on or off. The member of the set decides, so a retry changes nothing.
-local target, user, on = ARGV[7], ARGV[8], ARGV[9] == '1'
-local slot, member = counter_open(target, 'like'), target .. ' ' .. user
+local target, on = ARGV[12], ARGV[13] == '1'
+if is_muted() then
+  return { 'muted' }
+end
+local slot, member = counter_open(target, 'like'), target .. ' ' .. USER
 if (redis.call('SISMEMBER', LIKES, member) == 1) == on then
   return { 'ok', int_text(slot.value) .. ' ' .. int_text(slot.version) }
 end
