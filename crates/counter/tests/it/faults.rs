@@ -139,7 +139,7 @@ async fn every_key_expires_and_ending_a_room_removes_this_crates() {
         stage.did("ann", count("p/1", "view", 1, Some(&format!("k{n}")))).await;
     }
     let keys = stage.keys("*").await;
-    assert_eq!(keys.len(), 2 + 6 + 1_101, "log and meta, counters and comments, records");
+    assert_eq!(keys.len(), 2 + 6 + 1 + 1_101, "log and meta, counters and comments, places, records");
     for key in &keys {
         assert!(key.starts_with(&format!("rc:{{{ROOM}}}:")), "{key} is outside the room's slot");
         let ttl: i64 = stage.client().pttl(key).await.expect("a ttl");

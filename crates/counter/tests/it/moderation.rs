@@ -203,8 +203,8 @@ async fn offsets_go_on_without_a_gap_after_a_purge(stage: Stage) {
     stage.did("ann", comment("p/1", "last", None)).await;
     let log = stage.log().await;
     let offsets: Vec<u64> = log.iter().map(|(offset, _)| *offset).collect();
-    assert_eq!(offsets, (1..=13).collect::<Vec<_>>());
-    assert_eq!(log.iter().filter(|(_, body)| body["event"] == "purged").count(), 2);
+    assert_eq!(offsets, (1..=14).collect::<Vec<_>>());
+    assert_eq!(log.iter().filter(|(_, body)| body["event"] == "purged").count(), 3);
 }
 
 async fn a_muted_user_is_refused_in_that_room_only_and_until_lifted(stage: Stage) {
