@@ -12,6 +12,7 @@ mod bad_input;
 mod cli;
 mod cluster;
 mod codes;
+mod counters;
 mod handshake;
 mod limits;
 mod rooms;
