@@ -2,6 +2,7 @@
 
 mod claims;
 mod comments;
+mod costs;
 mod counters;
 mod faults;
 mod files;
