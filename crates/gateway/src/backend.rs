@@ -142,11 +142,10 @@ impl Fault for CounterError {
                 Failure::new(ErrorCode::Conflict, message).with_current(current_of(&current))
             }
             Self::SoldOut { .. } => Failure::new(ErrorCode::SoldOut, message),
-            Self::UserLimit { .. } => Failure::new(ErrorCode::LimitReached, message),
             Self::Forbidden(_) => Failure::new(ErrorCode::Forbidden, message),
             Self::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, message),
             Self::NotFound => Failure::new(ErrorCode::NotFound, message),
-            Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
+            Self::UserLimit { .. } | Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
             Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
             Self::Unavailable { .. } => unavailable(RETRY),
             Self::Internal(source) => {

@@ -179,7 +179,7 @@ async fn operation(
         user: String,
     }
     let unknown = || Problem::new(ErrorCode::NotFound, "no such operation in this API");
-    let kind = OpKind::from_name(&name).filter(is_counter).ok_or_else(unknown)?;
+    let kind = OpKind::from_name(&name).filter(|kind| is_counter(*kind)).ok_or_else(unknown)?;
     let OnBehalf { user } = body::read(&text)?;
     let op =
         Decoder::body(kind, &text).map_err(|error| Problem::from(Failure::new(error.code, error.message)))?;
@@ -201,7 +201,7 @@ async fn operation(
 }
 
 /// The operations of a room's counters; the names of all others have routes of their own, or none.
-fn is_counter(kind: &OpKind) -> bool {
+fn is_counter(kind: OpKind) -> bool {
     match kind {
         OpKind::Like
         | OpKind::Count
