@@ -53,8 +53,8 @@ fn settled(outcome: Outcome) -> (HoldState, u64) {
 }
 
 fn last_remaining(published: &[Published], item: &str) -> Option<u64> {
-    let counts = published.iter().filter_map(Published::count);
-    counts.filter(|(target, counter, ..)| *target == item && *counter == "remaining").next_back().map(|c| c.2)
+    let mut counts = published.iter().filter_map(Published::count);
+    counts.rfind(|(target, counter, ..)| *target == item && *counter == "remaining").map(|c| c.2)
 }
 
 async fn five_hundred_buyers_of_ten_items_get_exactly_ten(stage: Stage) {
