@@ -187,7 +187,7 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     let roomcast_gateway::app::Backing::Local(bus, _) = &cluster.backing else {
         panic!("a cluster on the bus")
     };
-    let incarnation = node.running().node.incarnation.clone();
+    let incarnation = scene.node.running().node.incarnation.clone();
     bus.refuse_commands(&incarnation);
     for _ in 0..6 {
         let started = Instant::now();
