@@ -20,7 +20,7 @@ pub use api::{
 };
 pub use error::{Cap, CounterError, Invalid};
 pub use memory::{Appended, Clock, Memory, Sink};
-pub use redis::{LOG_LUA, PublishMode, Redis};
+pub use redis::{ChangeTarget, LOG_LUA, PublishMode, Redis, log_lua};
 
 use std::time::Duration;
 

@@ -69,7 +69,7 @@ pub(super) fn apply<'s>(
     ];
     let script = match op {
         Op::Like { target, on } => {
-            args.extend([target.into(), user.into(), flag(*on)]);
+            args.extend([target.into(), user.into(), flag(*on), body::json(user)?.into()]);
             &scripts.like
         }
         Op::Count { target, counter, by, key: _ } => {

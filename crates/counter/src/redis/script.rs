@@ -8,7 +8,7 @@ use fred::{
     util::redis_keyslot,
 };
 
-use super::{LOG_LUA, PublishMode};
+use super::{ChangeTarget, PublishMode, log_lua};
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 
@@ -23,12 +23,9 @@ pub(super) struct Scripts {
 }
 
 impl Scripts {
-    pub(super) fn new(mode: PublishMode) -> Self {
-        let via = match mode {
-            PublishMode::Plain => "",
-            PublishMode::Sharded => "publish_via = 'SPUBLISH'\n",
-        };
-        let step = |body: &str| Script::from_lua(format!("{LOG_LUA}{via}{ROOM_LUA}{body}"));
+    pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
+        let log = log_lua(mode, changes);
+        let step = |body: &str| Script::from_lua(format!("{log}{ROOM_LUA}{body}"));
         Self {
             like: step(include_str!("lua/like.lua")),
             count: step(include_str!("lua/count.lua")),
