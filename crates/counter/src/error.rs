@@ -119,6 +119,12 @@ pub enum Invalid {
     /// How long a ticket stands.
     #[error("a ticket's ttl must be 1 ms to 24 hours")]
     TicketTtl,
+    /// A source of webhooks.
+    #[error("source must be 1 to 64 characters of A-Z, a-z, 0-9 and ._-")]
+    IngestSource,
+    /// A webhook's id.
+    #[error("id must be 1 to 256 characters")]
+    IngestId,
     /// An epoch candidate.
     #[error("epoch candidate must be 16 lower-case hex characters")]
     Epoch,

@@ -10,6 +10,7 @@
 mod api;
 mod body;
 mod error;
+mod ingest;
 mod memory;
 mod redis;
 mod secret;
@@ -19,6 +20,9 @@ pub use api::{
     Command, Comment, CommentPage, CommentsQuery, Guest, History, Limits, Op, Outcome, Update, Viewer,
 };
 pub use error::{Cap, CounterError, Invalid};
+pub use ingest::{
+    DeadLetter, Depth, Entry, Failing, Fate, Ingest, IngestRules, Intake, MemoryIngest, RedisIngest, Replayed,
+};
 pub use memory::{Appended, Clock, Memory, Sink};
 pub use redis::{ChangeTarget, LOG_LUA, PublishMode, Redis, log_lua};
 

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use expiring::Expiring;
+pub(crate) use expiring::Expiring;
 use room::{Room, Step};
 
 use crate::{

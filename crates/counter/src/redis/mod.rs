@@ -15,13 +15,12 @@ use fred::{
     types::{Expiration, Value, config::Options},
 };
 
+pub(crate) use fault::{Effect, map as map_fault};
+pub(crate) use script::run;
+
 use crate::{
     Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Update,
-    redis::{
-        calls::Keys,
-        fault::Effect,
-        script::{Scripts, run},
-    },
+    redis::{calls::Keys, script::Scripts},
     secret,
 };
 

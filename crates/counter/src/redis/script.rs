@@ -39,7 +39,7 @@ impl Scripts {
 
 /// Runs a script. After `NOSCRIPT` it certainly did not run, so sending it in full is no retry; `EVAL` runs it on the
 /// very server that owns the slot, and leaves it known there.
-pub(super) async fn run<R: FromValue>(
+pub(crate) async fn run<R: FromValue>(
     client: &WithOptions<Client>,
     script: &Script,
     keys: Vec<String>,

@@ -3,6 +3,7 @@
 mod comments;
 mod counters;
 mod faults;
+mod ingest;
 mod log;
 mod people;
 mod races;
