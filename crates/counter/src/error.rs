@@ -86,6 +86,12 @@ pub enum Invalid {
     /// More targets in one read than are answered at once.
     #[error("at most 10,000 targets can be read at once")]
     Targets,
+    /// More seeds in one restore than are taken at once.
+    #[error("at most 1,000 counters can be restored at once")]
+    Seeds,
+    /// A seed's value.
+    #[error("value must be at most 2^53-1")]
+    SeedValue,
     /// A counter's name.
     #[error("counter must be a lower-case letter, then up to 31 of a-z, 0-9, _ and -")]
     CounterName,

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{DeadLetter, Depth, Entry, Fate, Intake, IngestRules, Replayed};
+use super::{DeadLetter, Depth, Entry, Fate, IngestRules, Intake, Replayed};
 use crate::{Clock, memory::Expiring};
 
 /// Ids remembered per source; the one that would be forgotten first makes room.
@@ -150,8 +150,7 @@ impl MemoryIngest {
     }
 
     fn with<R>(&self, name: &str, act: impl FnOnce(&mut Source, u64) -> R) -> R {
-        let mut sources: MutexGuard<'_, _> =
-            self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources: MutexGuard<'_, _> = self.0.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (self.0.clock)();
         let source = sources.entry(name.to_owned()).or_insert_with(Source::new);
         source.ids.sweep(now);

@@ -284,8 +284,7 @@ fn check(source: &str) -> Result<(), Invalid> {
 /// A place in a stream, as it was given out: `<number>-<number>`.
 fn place(entry: Option<&str>) -> Result<(), Invalid> {
     let number = |text: &str| (1..=20).contains(&text.len()) && text.parse::<u64>().is_ok();
-    let good =
-        |entry: &str| entry.split_once('-').is_some_and(|(ms, serial)| number(ms) && number(serial));
+    let good = |entry: &str| entry.split_once('-').is_some_and(|(ms, serial)| number(ms) && number(serial));
     if entry.is_none_or(good) { Ok(()) } else { Err(Invalid::Cursor) }
 }
 

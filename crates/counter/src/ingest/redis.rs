@@ -8,7 +8,7 @@ use fred::{
     types::{FromValue, Value, config::Options, scripts::Script},
 };
 
-use super::{DeadLetter, Depth, Entry, Fate, Intake, IngestRules, Replayed};
+use super::{DeadLetter, Depth, Entry, Fate, IngestRules, Intake, Replayed};
 use crate::{
     CounterError,
     redis::{Effect, map_fault, run},

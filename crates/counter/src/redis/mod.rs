@@ -19,7 +19,7 @@ pub(crate) use fault::{Effect, map as map_fault};
 pub(crate) use script::run;
 
 use crate::{
-    Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Update,
+    Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Seed, Update,
     redis::{calls::Keys, script::Scripts},
     secret,
 };
@@ -160,6 +160,15 @@ impl Redis {
         calls::updates(
             targets.iter().zip(&packed).filter_map(|(target, packed)| Some((target, packed.as_ref()?))),
         )
+    }
+
+    pub(crate) async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let Shared { client, limits, scripts, .. } = &*self.0;
+        let (keys, args) = calls::restore(&self.keys(room), limits, seeds);
+        let reply: Vec<String> = run(client, &scripts.restore, keys, args)
+            .await
+            .map_err(|error| fault::map(error, Effect::Write))?;
+        calls::restored(&reply)
     }
 
     pub(crate) async fn comments(

@@ -19,6 +19,7 @@ pub(super) struct Scripts {
     pub(super) comment: Script,
     pub(super) comments: Script,
     pub(super) guest: Script,
+    pub(super) restore: Script,
     pub(super) end_room: Script,
 }
 
@@ -32,6 +33,7 @@ impl Scripts {
             comment: step(include_str!("lua/comment.lua")),
             comments: Script::from_lua(include_str!("lua/comments.lua")),
             guest: Script::from_lua(include_str!("lua/guest.lua")),
+            restore: step(include_str!("lua/restore.lua")),
             end_room: Script::from_lua(include_str!("lua/end_room.lua")),
         }
     }

@@ -173,10 +173,7 @@ async fn a_dead_workers_entries_go_to_another_after_its_lease(world: World) {
     // The first worker was only slow: what it says of its entry now harms nobody.
     world.one().done(SOURCE, &taken[1]).await.expect("done");
     let b = again.iter().find(|entry| entry.id == "b").expect("b");
-    assert_eq!(
-        world.other().failed(SOURCE, b, Failing::ForNow, "late").await.expect("answered"),
-        Fate::Gone
-    );
+    assert_eq!(world.other().failed(SOURCE, b, Failing::ForNow, "late").await.expect("answered"), Fate::Gone);
 }
 
 async fn what_fails_for_now_comes_again_later_and_is_given_up_in_the_end(world: World) {
@@ -185,8 +182,11 @@ async fn what_fails_for_now_comes_again_later_and_is_given_up_in_the_end(world: 
         let entries = world.take(usize::from(attempt == 2), 9).await;
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].attempt, attempt);
-        let fate =
-            world.one().failed(SOURCE, &entries[0], Failing::ForNow, "Redis is away").await.expect("answered");
+        let fate = world
+            .one()
+            .failed(SOURCE, &entries[0], Failing::ForNow, "Redis is away")
+            .await
+            .expect("answered");
         assert_eq!(fate, if attempt == 3 { Fate::Dead } else { Fate::Again });
         assert!(world.take(0, 9).await.is_empty(), "not before its time");
         world.pass(BACKOFF * attempt).await;
@@ -248,10 +248,7 @@ async fn bad_names_are_refused(world: World) {
     };
     assert_eq!(refused(world.one().enqueue("a}b", "id", "{}").await), Invalid::IngestSource);
     assert_eq!(refused(world.one().enqueue("a", "", "{}").await), Invalid::IngestId);
-    assert!(matches!(
-        world.one().dead("a", Some("x"), 1).await,
-        Err(CounterError::Invalid(Invalid::Cursor))
-    ));
+    assert!(matches!(world.one().dead("a", Some("x"), 1).await, Err(CounterError::Invalid(Invalid::Cursor))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ mod ingest;
 mod log;
 mod people;
 mod races;
+mod restore;
 mod server;
 mod stage;
 
