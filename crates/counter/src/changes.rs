@@ -20,6 +20,7 @@ use fred::{
 use crate::{
     CounterError, Invalid,
     redis::{Effect, changes_key, map_fault, run},
+    validate,
 };
 
 /// One change.
@@ -63,12 +64,26 @@ impl Changes {
         }
     }
 
-    /// At most so many changes behind the id; `0-0` is before the first.
-    pub async fn read(&self, after: &str, limit: u32) -> Result<ChangePage, CounterError> {
+    /// Whether each room has a stream of its own: in a Redis Cluster.
+    pub fn is_per_room(&self) -> bool {
+        match self {
+            Self::Memory(_) => false,
+            Self::Redis(redis) => redis.0.client.is_clustered(),
+        }
+    }
+
+    /// At most so many changes behind the id, of this room where each has its own stream; `0-0` is before the first.
+    pub async fn read(
+        &self,
+        room: Option<&str>,
+        after: &str,
+        limit: u32,
+    ) -> Result<ChangePage, CounterError> {
         let after = Place::parse(after).ok_or(Invalid::Cursor)?;
+        room.map_or(Ok(()), validate::room)?;
         match self {
             Self::Memory(log) => Ok(log.read(after, limit)),
-            Self::Redis(redis) => redis.read(after, limit).await,
+            Self::Redis(redis) => redis.read(room, after, limit).await,
         }
     }
 }
@@ -159,7 +174,7 @@ pub struct RedisChanges(Arc<Stream>);
 
 struct Stream {
     client: WithOptions<Client>,
-    key: String,
+    prefix: String,
     size: u64,
     script: Script,
 }
@@ -167,7 +182,7 @@ struct Stream {
 impl fmt::Debug for RedisChanges {
     /// Without the client: its configuration may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisChanges").field("key", &self.0.key).finish_non_exhaustive()
+        f.debug_struct("RedisChanges").field("prefix", &self.0.prefix).finish_non_exhaustive()
     }
 }
 
@@ -178,15 +193,15 @@ impl RedisChanges {
         let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
         let script = Script::from_lua(include_str!("redis/lua/changes.lua"));
         let client = client.with_options(&options);
-        Self(Arc::new(Stream { client, key: changes_key(prefix), size, script }))
+        Self(Arc::new(Stream { client, prefix: prefix.to_owned(), size, script }))
     }
 
-    async fn read(&self, after: Place, limit: u32) -> Result<ChangePage, CounterError> {
-        let Stream { client, key, script, .. } = &*self.0;
+    async fn read(&self, room: Option<&str>, after: Place, limit: u32) -> Result<ChangePage, CounterError> {
+        let Stream { client, prefix, script, .. } = &*self.0;
+        let key = room.map_or_else(|| changes_key(prefix), |room| format!("{prefix}:{{{room}}}:changes"));
         let args = vec![after.to_string().into(), limit.to_string().into()];
-        let said: Vec<String> = run(client, script, vec![key.clone()], args)
-            .await
-            .map_err(|error| map_fault(error, Effect::Read))?;
+        let said: Vec<String> =
+            run(client, script, vec![key], args).await.map_err(|error| map_fault(error, Effect::Read))?;
         let Some((oldest, entries)) = said.split_first() else { return Err(nonsense()) };
         let mut changes = Vec::with_capacity(entries.len() / 4);
         for entry in entries.chunks(4) {
@@ -217,17 +232,17 @@ mod tests {
         for n in 0..3 {
             log.append("event:wall", "count", n.to_string());
         }
-        let all = changes.read("0", 10).await.unwrap();
+        let all = changes.read(None, "0", 10).await.unwrap();
         assert!(all.complete);
         let data: Vec<_> = all.changes.iter().map(|change| change.data.as_str()).collect();
         assert_eq!(data, ["0", "1", "2"]);
         let first = &all.changes[0].id;
-        let page = changes.read(first, 1).await.unwrap();
+        let page = changes.read(None, first, 1).await.unwrap();
         assert_eq!((page.complete, page.changes[0].data.as_str()), (true, "1"));
         log.append("event:wall", "count", "3".to_owned());
         log.append("event:wall", "count", "4".to_owned());
-        assert!(!changes.read(first, 1).await.unwrap().complete);
-        let last = changes.read(&all.changes[2].id, 9).await.unwrap();
+        assert!(!changes.read(None, first, 1).await.unwrap().complete);
+        let last = changes.read(None, &all.changes[2].id, 9).await.unwrap();
         assert_eq!((last.complete, last.changes.len()), (true, 2));
     }
 
@@ -237,7 +252,7 @@ mod tests {
         log.append("event:wall", "count", "{}".to_owned());
         let changes = Changes::Memory(log);
         assert!(!changes.is_on());
-        assert!(changes.read("0-0", 9).await.unwrap().changes.is_empty());
-        assert!(changes.read("x", 9).await.is_err());
+        assert!(changes.read(None, "0-0", 9).await.unwrap().changes.is_empty());
+        assert!(changes.read(None, "x", 9).await.is_err());
     }
 }

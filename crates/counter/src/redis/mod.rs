@@ -30,7 +30,8 @@ use crate::{
 /// - `log_append(meta_key, log_key, channel, epoch_candidate, history_size, history_ttl_ms, body[, at])` appends one
 ///   event and publishes it; returns epoch, offset and at (Unix ms), as text.
 /// - `idem_check(key, body_hash)` returns `'new'`, or `'same'` and the reply given then, or `'other'`;
-///   `idem_store(key, body_hash, reply[, index_key])` keeps the reply for 10 minutes, and lists it in `index_key`.
+///   `idem_store(key, body_hash, reply[, index_key[, keep_ms]])` keeps the reply for 10 minutes unless told, and
+///   lists it in `index_key`.
 /// - `count_publish(channel, version, target, counter, value)` and `publish(channel, payload)`;
 ///   `int_text(number)` and `now_ms()`.
 /// - `publish_via` is `'PUBLISH'`; assign `'SPUBLISH'` right behind this text where channels are sharded.

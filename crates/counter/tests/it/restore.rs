@@ -97,7 +97,7 @@ async fn every_change_is_in_the_stream_in_the_order_of_the_steps() {
     stage.did("ann", comment("p/1", "hello", None)).await;
     stage.did("ann", pending("p/1", "later")).await;
     stage.one().restore(ROOM, &[seed("p/9", "view", 4)]).await.expect("restored");
-    let page = changes.read("0", 100).await.expect("read");
+    let page = changes.read(None, "0", 100).await.expect("read");
     assert!(page.complete);
     let kinds: Vec<_> = page.changes.iter().map(|change| change.kind.as_str()).collect();
     assert_eq!(kinds, ["like", "count", "comment", "event", "comment", "restore"]);
@@ -113,7 +113,7 @@ async fn every_change_is_in_the_stream_in_the_order_of_the_steps() {
     assert_eq!((&data[3]["offset"], &data[3]["event"]["data"]["text"]), (&json!(1), &json!("hello")));
     assert_eq!(data[4]["state"], "pending");
     assert_eq!((&data[5]["counter"], &data[5]["value"]), (&json!("view"), &json!(4)));
-    let rest = changes.read(&page.changes[2].id, 2).await.expect("read");
+    let rest = changes.read(None, &page.changes[2].id, 2).await.expect("read");
     assert_eq!((rest.complete, rest.changes[0].kind.as_str(), rest.changes.len()), (true, "event", 2));
 }
 
@@ -122,15 +122,15 @@ async fn the_stream_is_bounded_and_a_late_reader_is_told() {
     let stage = Stage::redis_with(Limits { changes: 100, ..Limits::default() }).await;
     let changes = Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", 100));
     stage.did("ann", count("p/1", "view", 1, None)).await;
-    let first = changes.read("0", 1).await.expect("read").changes.remove(0);
+    let first = changes.read(None, "0", 1).await.expect("read").changes.remove(0);
     for _ in 0..500 {
         stage.did("ann", count("p/1", "view", 1, None)).await;
     }
     let kept: u64 = stage.client().xlen("rc:{changes}:log").await.expect("a length");
     assert!((100..=300).contains(&kept), "{kept}");
-    assert!(!changes.read(&first.id, 10).await.expect("read").complete);
+    assert!(!changes.read(None, &first.id, 10).await.expect("read").complete);
     let _gone: u64 = stage.client().del("rc:{changes}:log").await.expect("gone");
-    let late = changes.read(&first.id, 10).await.expect("read");
+    let late = changes.read(None, &first.id, 10).await.expect("read");
     assert!(!late.complete && late.changes.is_empty());
 }
 
@@ -144,4 +144,9 @@ async fn in_a_cluster_changes_stay_in_the_rooms_slot() {
     node.restore(ROOM, &[seed("p/2", "view", 3)]).await.expect("restored");
     let kept: u64 = client.xlen(format!("rc:{{{ROOM}}}:changes")).await.expect("a length");
     assert_eq!(kept, 2);
+    let changes = Changes::Redis(RedisChanges::new(client, "rc", 1_000));
+    assert!(changes.is_per_room());
+    let page = changes.read(Some(ROOM), "0", 10).await.expect("read");
+    let kinds: Vec<_> = page.changes.iter().map(|change| change.kind.as_str()).collect();
+    assert_eq!(kinds, ["count", "restore"]);
 }

@@ -100,6 +100,7 @@ impl Draft {
                 connect_attempts: DEFAULT_CONNECT_ATTEMPTS,
                 command_timeout: DEFAULT_COMMAND_TIMEOUT,
                 max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+                changes: DEFAULT_CHANGES,
             },
             redis_url: None,
             prefix: Some(DEFAULT_PREFIX.to_owned()),

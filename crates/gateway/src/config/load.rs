@@ -141,7 +141,12 @@ impl Loader {
             listen,
             internal: internal.unwrap_or(listen),
             node: named.or(node).unwrap_or_default(),
-            redis: redis_url.map(|url| Redis { url, prefix: prefix.unwrap_or_default(), ..redis }),
+            redis: redis_url.map(|url| Redis {
+                url,
+                prefix: prefix.unwrap_or_default(),
+                changes: config.changes,
+                ..redis
+            }),
             auth,
             namespaces,
             log: Log { level: level.unwrap_or_default(), ..config.log },

@@ -84,6 +84,8 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// Commands in flight at once.
     pub max_in_flight: NonZeroUsize,
+    /// Entries of the stream of changes, as [`Config::changes`].
+    pub changes: u64,
 }
 
 /// Who may connect.

@@ -57,7 +57,10 @@ pub(super) fn is_section(key: &str) -> bool {
     match key.strip_prefix("namespaces.").map(|rest| rest.split_once('.')) {
         Some(Some((_, rule))) => RULES.iter().any(|setting| below(setting.key, rule)),
         Some(None) => true,
-        None => matches!(key, "namespaces" | "ingest.sources") || SETTINGS.iter().any(|setting| below(setting.key, key)),
+        None => {
+            matches!(key, "namespaces" | "ingest.sources")
+                || SETTINGS.iter().any(|setting| below(setting.key, key))
+        }
     }
 }
 

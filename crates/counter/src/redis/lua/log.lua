@@ -77,18 +77,21 @@ local function idem_check(key, body_hash)
   return 'other'
 end
 
--- Keeps the reply for 10 minutes. `index_key` (may be nil) names a sorted set that lists the room's records, so
+-- Keeps the reply for 10 minutes, or for `keep_ms`. `index_key` (may be nil) names a sorted set that lists the room's records, so
 -- that ending the room can remove them at once.
-local function idem_store(key, body_hash, reply, index_key)
+local function idem_store(key, body_hash, reply, index_key, keep_ms)
   if not key or key == '' then
     return
   end
-  redis.call('SET', key, body_hash .. '\n' .. reply, 'PX', 600000)
+  local keep = tonumber(keep_ms) or 600000
+  redis.call('SET', key, body_hash .. '\n' .. reply, 'PX', int_text(keep))
   if index_key then
     local now = now_ms()
-    redis.call('ZADD', index_key, int_text(now + 600000), key)
+    redis.call('ZADD', index_key, int_text(now + keep), key)
     redis.call('ZREMRANGEBYSCORE', index_key, '-inf', int_text(now))
-    redis.call('PEXPIRE', index_key, 600000)
+    if redis.call('PTTL', index_key) < keep then
+      redis.call('PEXPIRE', index_key, int_text(keep))
+    end
   end
 end
 
