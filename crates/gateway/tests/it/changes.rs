@@ -6,7 +6,7 @@ use roomcast_gateway::app::Backing;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Client, Speak, TestNode, http::Caller, redis::RedisServer};
+use crate::support::{Client, Speak, TestNode, http::Caller, node::config, redis::RedisServer};
 
 const ROOM: &str = "event:wall";
 
@@ -87,7 +87,8 @@ async fn a_waiting_reader_is_answered_when_something_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_size_no_changes_are_kept() {
-    let node = TestNode::alone(&[("changes.size", "0")]).await;
+    let settings = [("changes.size", "0")];
+    let node = TestNode::start(&settings, Backing::local(&config(&settings))).await;
     let caller = Caller::new(node.internal);
     assert_eq!(caller.get("/api/v1/changes").await.status, 404);
     node.stop().await;

@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     extract::{Query, State},
+    response::{IntoResponse, Response},
 };
 use roomcast_counter::{Change, Changes, Seed};
 use roomcast_protocol::{ErrorCode, RoomName};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep};
 
 use super::{body::Body, problem, rules_of};
@@ -38,7 +39,7 @@ pub(super) struct From {
 pub(super) async fn read(
     State(node): State<Arc<Node>>,
     Query(from): Query<From>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let changes = &node.backend.changes;
     if !changes.is_on() {
         return Err(Problem::new(ErrorCode::NotFound, "no changes are kept: the setting changes.size is 0"));
@@ -57,9 +58,9 @@ pub(super) async fn read(
         }
         sleep(LOOK.min(left)).await;
     };
-    let cursor = page.changes.last().map_or(after, |last| last.id.clone());
-    let changes: Result<Vec<Value>, Problem> = page.changes.iter().map(told).collect();
-    Ok(Json(json!({ "changes": changes?, "cursor": cursor, "complete": page.complete })))
+    let cursor = page.changes.last().map_or(after.as_str(), |last| last.id.as_str());
+    let changes: Result<Vec<Told<'_>>, Problem> = page.changes.iter().map(Told::of).collect();
+    Ok(Json(Page { changes: changes?, cursor, complete: page.complete }).into_response())
 }
 
 /// One stream for all rooms, or one for each: the caller has to know which.
@@ -77,12 +78,30 @@ fn room_wanted(changes: &Changes, room: Option<RoomName>) -> Result<Option<Strin
     }
 }
 
-fn told(Change { id, kind, room, data }: &Change) -> Result<Value, Problem> {
-    let data: Value = serde_json::from_str(data).map_err(|error| {
-        tracing::error!(%error, "a change is no JSON");
-        Problem::new(ErrorCode::Internal, "internal error")
-    })?;
-    Ok(json!({ "id": id, "kind": kind, "room": room, "data": data }))
+#[derive(Serialize)]
+struct Page<'a> {
+    changes: Vec<Told<'a>>,
+    cursor: &'a str,
+    complete: bool,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    id: &'a str,
+    kind: &'a str,
+    room: &'a str,
+    /// As it was written: whatever numbers a client once sent, they pass as they are.
+    data: &'a RawValue,
+}
+
+impl<'a> Told<'a> {
+    fn of(Change { id, kind, room, data }: &'a Change) -> Result<Self, Problem> {
+        let data = serde_json::from_str(data).map_err(|error| {
+            tracing::error!(%error, "a change is no JSON");
+            Problem::new(ErrorCode::Internal, "internal error")
+        })?;
+        Ok(Self { id, kind, room, data })
+    }
 }
 
 #[derive(Deserialize)]
