@@ -1,6 +1,6 @@
 //! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
 
-mod body;
+pub(crate) mod body;
 mod changes;
 mod rooms;
 mod tickets;

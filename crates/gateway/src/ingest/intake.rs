@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Json,
     body::Bytes,
-    extract::{FromRequest as _, Path, Request, State},
+    extract::{FromRequest as _, Request, State},
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -19,6 +19,7 @@ use crate::{
     backend::Repeat,
     config::{DEFAULT_SIGNATURE_HEADER, Source},
     http::{
+        api::body::Named,
         auth,
         problem::{Problem, retry_seconds},
     },
@@ -33,7 +34,7 @@ const MAX_ID: usize = 256;
 /// 202 once it is in the queue, 200 where it is known.
 pub(super) async fn take_in(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     request: Request,
 ) -> Result<Response, Problem> {
     let refused = |problem| {
@@ -53,14 +54,10 @@ pub(super) async fn take_in(
     let body = read(request).await.map_err(refused)?;
     let body = signed(source, &headers, &body).map_err(refused)?;
     let id = id(&headers, body).map_err(refused)?;
-    destination(&node, &name, source, body).map_err(|failure| {
-        metrics::error(failure.code);
-        refused(failure.into())
-    })?;
+    destination(&node, &name, source, body).map_err(|failure| refused(failure.into()))?;
     let queued = node.backend.ingest.enqueue(&name, &id, body);
     let intake = node.backend.call(Repeat::Harmless, queued).await.map_err(|failure| {
         metrics::webhook(Webhook::Unavailable);
-        metrics::error(failure.code);
         failed(failure)
     })?;
     answer(&node, intake)
@@ -79,12 +76,10 @@ fn answer(node: &Node, intake: Intake) -> Result<Response, Problem> {
         }
         Intake::Mismatch => {
             metrics::webhook(Webhook::Mismatch);
-            metrics::error(ErrorCode::KeyReused);
             Err(Problem::new(ErrorCode::KeyReused, "this id came before with another body"))
         }
         Intake::Full => {
             metrics::webhook(Webhook::Full);
-            metrics::error(ErrorCode::RateLimited);
             let ms = u64::try_from(FULL_RETRY.as_millis()).unwrap_or(u64::MAX);
             Err(Failure::retry(ErrorCode::RateLimited, "the queue of this source is full", ms).into())
         }
@@ -121,7 +116,7 @@ fn signed<'a>(source: &Source, headers: &HeaderMap, body: &'a [u8]) -> Result<&'
 /// The header's id, or else the body's `uuid`.
 fn id(headers: &HeaderMap, body: &str) -> Result<String, Problem> {
     #[derive(Deserialize)]
-    struct Named {
+    struct Uuid {
         uuid: Option<String>,
     }
     let bad = |detail: String| Problem::new(ErrorCode::BadFrame, detail);
@@ -130,14 +125,11 @@ fn id(headers: &HeaderMap, body: &str) -> Result<String, Problem> {
         Some(Ok(key)) => Some(key.to_owned()),
         Some(Err(_)) => return Err(bad("Idempotency-Key must be visible characters".to_owned())),
     };
-    let id = match header {
-        Some(id) => id,
-        None => {
-            let named: Named =
-                serde_json::from_str(body).map_err(|error| bad(format!("the body: {error}")))?;
-            named.uuid.ok_or_else(|| bad("a uuid in the body or an Idempotency-Key is needed".to_owned()))?
-        }
+    let named = || {
+        let named: Uuid = serde_json::from_str(body).map_err(|error| bad(format!("the body: {error}")))?;
+        named.uuid.ok_or_else(|| bad("a uuid in the body or an Idempotency-Key is needed".to_owned()))
     };
+    let id = header.map_or_else(named, Ok)?;
     if !(1..=MAX_ID).contains(&id.chars().count()) || id.chars().any(char::is_control) {
         return Err(bad(format!(
             "the id must be 1 to {MAX_ID} characters, none of them a control character"

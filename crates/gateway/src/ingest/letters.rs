@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    body::Bytes,
-    extract::{Path, Query, State},
-};
+use axum::{Json, body::Bytes, extract::State};
 use roomcast_counter::DeadLetter;
-use roomcast_protocol::{ErrorCode, Failure};
+use roomcast_protocol::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{backend::Repeat, http::problem::Problem, metrics, node::Node};
+use crate::{
+    backend::Repeat,
+    http::{
+        api::body::{Named, Query},
+        problem::Problem,
+    },
+    node::Node,
+};
 
 const DEFAULT_LIMIT: u32 = 50;
 /// Each may hold a mebibyte.
@@ -29,13 +32,13 @@ pub(super) struct Paging {
 /// `{dead: [{entry, id, body, reason, attempts, at}], cursor}`, oldest first.
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
-    Path(source): Path<String>,
+    Named(source): Named,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Value>, Problem> {
     known(&node, &source)?;
     let limit = paging.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let read = node.backend.ingest.dead(&source, paging.cursor.as_deref(), limit);
-    let dead = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let dead = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
     let full = dead.len() == limit as usize;
     let cursor = dead.last().filter(|_| full).map(|last| last.entry.clone());
     let told = |DeadLetter { entry, id, body, reason, attempts, at }: DeadLetter| {
@@ -56,7 +59,7 @@ struct Which {
 /// Puts `{entries}` back, or the oldest where none are named: `{replayed, left}`.
 pub(super) async fn replay(
     State(node): State<Arc<Node>>,
-    Path(source): Path<String>,
+    Named(source): Named,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
     known(&node, &source)?;
@@ -68,7 +71,7 @@ pub(super) async fn replay(
     }
     // It moves entries: a second call moves what is left, so a lost answer does no harm.
     let moved = node.backend.ingest.replay(&source, which.entries.as_deref(), MAX_REPLAY);
-    let moved = node.backend.call(Repeat::Harmless, moved).await.map_err(problem)?;
+    let moved = node.backend.call(Repeat::Harmless, moved).await.map_err(Problem::from)?;
     node.webhooks.notify_one();
     Ok(Json(json!({ "replayed": moved.replayed, "left": moved.left })))
 }
@@ -78,9 +81,4 @@ fn known(node: &Node, source: &str) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(ErrorCode::NotFound, "no such source; see the setting ingest.sources"))
-}
-
-fn problem(failure: Failure) -> Problem {
-    metrics::error(failure.code);
-    failure.into()
 }

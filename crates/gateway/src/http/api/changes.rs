@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
-    extract::{Query, State},
+    extract::State,
     response::{IntoResponse, Response},
 };
 use roomcast_counter::{Change, Changes, Seed};
@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep};
 
-use super::{body::Body, problem, rules_of};
+use super::{
+    body::{Body, Query},
+    rules_of,
+};
 use crate::{backend::Repeat, http::problem::Problem, node::Node};
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -51,7 +54,7 @@ pub(super) async fn read(
     let deadline = Instant::now() + wait;
     let page = loop {
         let read = changes.read(room.as_deref(), &after, limit);
-        let page = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+        let page = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !page.changes.is_empty() || !page.complete || left.is_zero() {
             break page;
@@ -124,10 +127,10 @@ pub(super) async fn restore(
     State(node): State<Arc<Node>>,
     Body(Restore { room, counters }): Body<Restore>,
 ) -> Result<Json<Value>, Problem> {
-    rules_of(&node, &room).map_err(problem)?;
+    rules_of(&node, &room).map_err(Problem::from)?;
     let seed = |Kept { target, counter, value }| Seed { target, counter, value };
     let seeds: Vec<Seed> = counters.into_iter().map(seed).collect();
     let restored = node.backend.counter.restore(room.as_str(), &seeds);
-    let changed = node.backend.call(Repeat::Harmless, restored).await.map_err(problem)?;
+    let changed = node.backend.call(Repeat::Harmless, restored).await.map_err(Problem::from)?;
     Ok(Json(json!({ "changed": changed })))
 }
