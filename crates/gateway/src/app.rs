@@ -17,10 +17,12 @@ use roomcast_core::{
     permits::{IpPermits, PermitRules},
     session::Terms,
 };
-use roomcast_counter::{Counter, Memory};
+use roomcast_counter::{
+    ChangeLog, Changes, Counter, Ingest, Limits, Memory, PublishMode, RedisChanges, RedisIngest,
+};
 use roomcast_protocol::RoomName;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,14 +30,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     alarm::Alarm,
     auth::Verifier,
-    backend::{Backend, BusSink},
+    backend::{Backend, BusSink, Stores},
     broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
     config::{self, Config},
     drain::Phase,
     http::{api, assets, ops},
+    ingest,
     interest::{self, Interest},
     metrics,
-    node::Node,
+    node::{Node, unix_ms},
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
@@ -80,7 +83,7 @@ pub enum AppError {
 #[derive(Debug, Clone)]
 pub enum Backing {
     /// In this process; several nodes of one process may share it.
-    Local(LocalBus, Counter),
+    Local(LocalBus, Counter, Ingest),
     /// In Redis, as the configuration says.
     Redis,
 }
@@ -88,9 +91,11 @@ pub enum Backing {
 impl Backing {
     /// A bus and a counter that publishes on it.
     pub fn local(config: &Config) -> Self {
-        let bus = LocalBus::new(config.presence);
+        let kept = usize::try_from(config.changes).unwrap_or(usize::MAX);
+        let bus = LocalBus::new(config.presence).with_changes(ChangeLog::new(kept));
+        let ingest = Ingest::memory(ingest::rules(&config.ingest), Arc::new(unix_ms));
         let counter = Counter::Memory(Memory::new(Arc::new(BusSink(bus.clone()))));
-        Self::Local(bus, counter)
+        Self::Local(bus, counter, ingest)
     }
 
     /// What the configuration asks for.
@@ -128,7 +133,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let public = local_address(&listeners, config.listen)?;
     // A node that comes back under its old name is another: it must not inherit what its predecessor left behind.
     let incarnation = format!("{}.{}", config.node, random::epoch());
-    let (broker, counter) = connect(&config, &incarnation, backing, &tasks, &stop_broker).await?;
+    let stores = connect(&config, &incarnation, backing, &tasks, &stop_broker).await?;
+    let (broker, counter) = (stores.broker.clone(), stores.counter.clone());
     let feed = broker.take_feed();
 
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
@@ -139,7 +145,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let node = Arc::new(Node {
         terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
         verifier,
-        backend: Backend::new(broker.clone(), counter.clone(), config.breaker),
+        backend: Backend::new(stores, config.breaker),
+        webhooks: Notify::new(),
         interest: interest.clone(),
         presence: presence.clone(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
@@ -154,7 +161,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     });
 
     let show = if node.config.dev { assets::Show::Demo } else { assets::Show::NoDemo };
-    let inside = ops::routes(node.clone()).merge(api::routes(node.clone()));
+    let inside =
+        ops::routes(node.clone()).merge(api::routes(node.clone())).merge(ingest::routes(node.clone()));
     let merged = node.config.internal == node.config.listen;
     let routes = if merged { assets::routes(show).merge(inside.clone()) } else { assets::routes(show) };
     let internal = if merged { public } else { internal::serve(&node, inside, &tasks, &stop).await? };
@@ -180,6 +188,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("interest", reconcile));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
     spawn(&tasks, &stop, alarm.watching("presence", presence.run(broker, interval)));
+    spawn(&tasks, &stop, alarm.watching("ingest", ingest::work(node.clone(), tasks.clone())));
+    spawn(&tasks, &stop, alarm.watching("ingest look", ingest::look(node.clone())));
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
@@ -278,15 +288,27 @@ async fn connect(
     backing: Backing,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Broker, Counter), AppError> {
+) -> Result<Stores, AppError> {
     match (backing, &config.redis) {
         (Backing::Redis, Some(redis)) => {
             metrics::expect_redis();
             let broker = RedisBroker::connect(redis, incarnation, config.presence, tasks, stop).await?;
-            let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
-            Ok((Broker::Redis(broker), Counter::Redis(counter)))
+            let (client, prefix) = (broker.client(), &redis.prefix);
+            let limits = Limits { changes: redis.changes, ..Limits::default() };
+            let counter = roomcast_counter::Redis::with(client.clone(), prefix, limits, PublishMode::Plain);
+            let ingest = RedisIngest::new(client.clone(), prefix, ingest::rules(&config.ingest));
+            let changes = RedisChanges::new(client, prefix, redis.changes);
+            Ok(Stores {
+                broker: Broker::Redis(broker),
+                counter: Counter::Redis(counter),
+                ingest: Ingest::Redis(ingest),
+                changes: Changes::Redis(changes),
+            })
         }
-        (Backing::Local(bus, counter), _) => Ok((Broker::Local(bus.attach(incarnation)), counter)),
+        (Backing::Local(bus, counter, ingest), _) => {
+            let changes = Changes::Memory(bus.changes().clone());
+            Ok(Stores { broker: Broker::Local(bus.attach(incarnation)), counter, ingest, changes })
+        }
         (Backing::Redis, None) => {
             let cause = "redis.url is not set".into();
             Err(BrokerError::Unavailable { maybe_applied: false, cause }.into())

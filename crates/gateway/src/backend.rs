@@ -10,7 +10,7 @@ use roomcast_core::{
     breaker::{Breaker, BreakerState},
     permission::HistoryRules,
 };
-use roomcast_counter::{Appended, Counter, CounterError, History, Sink, Update};
+use roomcast_counter::{Appended, Changes, Counter, CounterError, History, Ingest, Sink, Update};
 use roomcast_protocol::{CounterValue, ErrorCode, Failure, RoomName};
 use tokio::time::Instant;
 
@@ -32,6 +32,19 @@ pub enum Repeat {
     Harmful,
 }
 
+/// What keeps what.
+#[derive(Debug)]
+pub struct Stores {
+    /// Events.
+    pub broker: Broker,
+    /// Counters, guests, tickets.
+    pub counter: Counter,
+    /// Webhooks that wait.
+    pub ingest: Ingest,
+    /// What changed.
+    pub changes: Changes,
+}
+
 /// The durable side of a node.
 #[derive(Debug)]
 pub struct Backend {
@@ -39,13 +52,24 @@ pub struct Backend {
     pub broker: Broker,
     /// Counters, guests, tickets.
     pub counter: Counter,
+    /// Webhooks that wait.
+    pub ingest: Ingest,
+    /// What changed.
+    pub changes: Changes,
     breaker: Mutex<Breaker>,
 }
 
 impl Backend {
-    /// Puts a breaker in front of both.
-    pub fn new(broker: Broker, counter: Counter, breaker: config::Breaker) -> Self {
-        Self { broker, counter, breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)) }
+    /// Puts a breaker in front of them.
+    pub fn new(stores: Stores, breaker: config::Breaker) -> Self {
+        let Stores { broker, counter, ingest, changes } = stores;
+        Self {
+            broker,
+            counter,
+            ingest,
+            changes,
+            breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)),
+        }
     }
 
     /// Makes a call if the breaker admits it, and tells the breaker what came of it.
@@ -169,5 +193,9 @@ impl Sink for BusSink {
             let Update { target, counter, value, version } = update.clone();
             self.0.count(&room, CounterValue { target, counter, value, version });
         }
+    }
+
+    fn change(&self, room: &str, kind: &str, data: &dyn Fn() -> String) {
+        self.0.changes().append(room, kind, data());
     }
 }

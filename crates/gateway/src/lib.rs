@@ -13,6 +13,7 @@ pub mod conn;
 pub mod drain;
 pub mod http;
 pub mod hub;
+pub mod ingest;
 pub mod interest;
 pub mod metrics;
 pub mod node;

@@ -15,7 +15,7 @@ use roomcast_core::{
 };
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 
@@ -42,6 +42,8 @@ pub struct Node {
     pub verifier: Verifier,
     /// Events and counters.
     pub backend: Backend,
+    /// Told when a webhook was taken in here.
+    pub webhooks: Notify,
     /// What the workers want to hear.
     pub interest: Interest,
     /// Who is in which room here.

@@ -184,7 +184,7 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     let publish = json!({ "op": "publish", "room": "event:quiet", "event": "e", "data": 1, "key": "once" });
     let before = client.ok(publish.clone()).await;
     let scene = Scene::with(a, neighbour).await;
-    let roomcast_gateway::app::Backing::Local(bus, _) = &cluster.backing else {
+    let roomcast_gateway::app::Backing::Local(bus, ..) = &cluster.backing else {
         panic!("a cluster on the bus")
     };
     let incarnation = scene.node.running().node.incarnation.clone();

@@ -9,10 +9,12 @@
 
 mod api;
 mod bad_input;
+mod changes;
 mod cli;
 mod cluster;
 mod codes;
 mod handshake;
+mod ingest;
 mod limits;
 mod rooms;
 mod support;

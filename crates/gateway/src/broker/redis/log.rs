@@ -34,7 +34,11 @@ pub(super) struct Log {
 
 impl Log {
     /// One script: the key's record, the log, the news.
-    pub(super) async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
+    pub(super) async fn publish(
+        &self,
+        publication: &Publication,
+        remember: Duration,
+    ) -> Result<Published, BrokerError> {
         let Publication { room, event, data, from, key, history } = publication;
         let Self { keys, scripts, commands, .. } = self;
         let body = body(event, data, from.as_deref())?;
@@ -48,6 +52,7 @@ impl Log {
             millis(history.ttl),
             body.into(),
             hash.into(),
+            millis(remember),
         ];
         let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
         match &answer[..] {
