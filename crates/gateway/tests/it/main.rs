@@ -15,5 +15,6 @@ mod codes;
 mod handshake;
 mod limits;
 mod rooms;
+mod specs;
 mod support;
 mod tokens;
