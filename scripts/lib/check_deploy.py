@@ -192,11 +192,11 @@ def check_settings(deploy):
             node = node.get("properties", {}).get(key, {})
         return node
 
-    files = ["compose.yaml", "systemd/roomcast.service", "helm/roomcast/templates/statefulset.yaml"]
+    files = ["compose.yaml", "systemd/roomcast.service", "helm/roomcast/templates/deployment.yaml"]
     for path in [deploy / file for file in files if (deploy / file).exists()]:
         for name in sorted(set(re.findall(r"\bROOMCAST_[A-Z0-9_]+", path.read_text()))):
             keys = name.removeprefix("ROOMCAST_").removesuffix("_FILE").lower().split("__")
-            if name != "ROOMCAST_CONFIG" and "type" not in find(*keys):
+            if name != "ROOMCAST_CONFIG" and "description" not in find(*keys):
                 problem(path.name, f"{name} is no setting")
     deadline = seconds(find("drain", "deadline")["default"])
     unit = (deploy / "systemd/roomcast.service").read_text()
