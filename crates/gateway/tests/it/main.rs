@@ -17,5 +17,6 @@ mod handshake;
 mod ingest;
 mod limits;
 mod rooms;
+mod specs;
 mod support;
 mod tokens;
