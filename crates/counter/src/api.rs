@@ -374,6 +374,17 @@ pub struct Update {
     pub version: u64,
 }
 
+/// A counter's value as somebody else kept it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seed {
+    /// What is counted.
+    pub target: String,
+    /// The counter's name, `like` and `comment` included.
+    pub counter: String,
+    /// At most 2^53−1.
+    pub value: u64,
+}
+
 /// Who reads comments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Viewer {

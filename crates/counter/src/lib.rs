@@ -9,7 +9,9 @@
 
 mod api;
 mod body;
+mod changes;
 mod error;
+mod ingest;
 mod limits;
 mod memory;
 mod redis;
@@ -18,13 +20,17 @@ mod validate;
 
 pub use api::{
     Command, Comment, CommentPage, CommentState, CommentsQuery, Decision, Doc, Guest, History, HoldState,
-    Lock, Op, Outcome, Restriction, RestrictionKind, StockItem, Swept, Update, UploadState, Viewer, Whom,
-    Wish, reservation_room,
+    Lock, Op, Outcome, Restriction, RestrictionKind, Seed, StockItem, Swept, Update, UploadState, Viewer,
+    Whom, Wish, reservation_room,
 };
+pub use changes::{Change, ChangeLog, ChangePage, Changes, RedisChanges};
 pub use error::{Cap, CounterError, Current, Invalid, Refusal};
+pub use ingest::{
+    DeadLetter, Depth, Entry, Failing, Fate, Ingest, IngestRules, Intake, MemoryIngest, RedisIngest, Replayed,
+};
 pub use limits::Limits;
 pub use memory::{Appended, Clock, Memory, Place, Sink};
-pub use redis::{LOG_LUA, PublishMode, Redis};
+pub use redis::{ChangeTarget, LOG_LUA, PublishMode, Redis, log_lua};
 
 use std::time::Duration;
 
@@ -81,6 +87,18 @@ impl Counter {
         updates.sort_unstable_by(|a, b| (&a.target, &a.counter).cmp(&(&b.target, &b.counter)));
         updates.dedup();
         Ok(updates)
+    }
+
+    /// Seeds counters after a loss of data, each where it is absent or lower, all in one step or none: at most 1,000.
+    /// Answers how many it changed; those are pushed with a risen version. Sending it again changes nothing more.
+    ///
+    /// A restored `like` is a number only: who liked is not known any more, and may like again.
+    pub async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let seeds = validate::seeds(room, seeds)?;
+        match self {
+            Self::Memory(memory) => memory.restore(room, &seeds),
+            Self::Redis(redis) => redis.restore(room, &seeds).await,
+        }
     }
 
     /// One page of comments, newest first, as the viewer may see them.

@@ -60,6 +60,8 @@ pub struct Limits {
     pub room_ttl: Duration,
     /// How long a guest outlives the last use.
     pub guest_ttl: Duration,
+    /// Entries of the stream of changes; 0 keeps none.
+    pub changes: u64,
     /// [`Memory`](crate::Memory) only: the most rooms, idempotency keys per room, tickets and guests each. A new
     /// guest takes the place of the one unused for longest; for the others a full map is an error.
     pub memory_entries: usize,
@@ -81,6 +83,7 @@ impl Default for Limits {
             restrictions: DEFAULT_RESTRICTIONS,
             room_ttl: DEFAULT_ROOM_TTL,
             guest_ttl: DEFAULT_GUEST_TTL,
+            changes: 0,
             memory_entries: DEFAULT_MEMORY_ENTRIES,
         }
     }

@@ -10,7 +10,9 @@ use roomcast_core::{
     breaker::{Breaker, BreakerState},
     permission::HistoryRules,
 };
-use roomcast_counter::{Appended, Counter, CounterError, Current, History, Place, Sink, StockItem, Update};
+use roomcast_counter::{
+    Appended, Changes, Counter, CounterError, Current, History, Ingest, Place, Sink, StockItem, Update,
+};
 use roomcast_protocol::{CounterValue, Data, Epoch, ErrorCode, Failure, Offset, Position, RoomName};
 use tokio::time::Instant;
 
@@ -32,6 +34,19 @@ pub enum Repeat {
     Harmful,
 }
 
+/// What keeps what.
+#[derive(Debug)]
+pub struct Stores {
+    /// Events.
+    pub broker: Broker,
+    /// Counters, guests, tickets.
+    pub counter: Counter,
+    /// Webhooks that wait.
+    pub ingest: Ingest,
+    /// What changed.
+    pub changes: Changes,
+}
+
 /// The durable side of a node.
 #[derive(Debug)]
 pub struct Backend {
@@ -39,13 +54,24 @@ pub struct Backend {
     pub broker: Broker,
     /// Counters, guests, tickets.
     pub counter: Counter,
+    /// Webhooks that wait.
+    pub ingest: Ingest,
+    /// What changed.
+    pub changes: Changes,
     breaker: Mutex<Breaker>,
 }
 
 impl Backend {
-    /// Puts a breaker in front of both.
-    pub fn new(broker: Broker, counter: Counter, breaker: config::Breaker) -> Self {
-        Self { broker, counter, breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)) }
+    /// Puts a breaker in front of them.
+    pub fn new(stores: Stores, breaker: config::Breaker) -> Self {
+        let Stores { broker, counter, ingest, changes } = stores;
+        Self {
+            broker,
+            counter,
+            ingest,
+            changes,
+            breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)),
+        }
     }
 
     /// Makes a call if the breaker admits it, and tells the breaker what came of it.
@@ -229,5 +255,9 @@ impl Sink for BusSink {
             let at = Position { epoch: Epoch::new(&place.epoch), offset: Offset(place.offset) };
             self.0.purge(&room, &at, body);
         }
+    }
+
+    fn change(&self, room: &str, kind: &str, data: &dyn Fn() -> String) {
+        self.0.changes().append(room, kind, data());
     }
 }

@@ -54,6 +54,8 @@ impl Comments {
         let event = body::comment_event(&comment)?;
         let outcome =
             Outcome::Comment { comment: comment.comment.clone(), pending, version: 1, at: comment.at };
+        let change = body::comment_change(&comment)?;
+        step.sink.change(step.room, "comment", &|| change.clone());
         self.by_target.insert((target.to_owned(), id));
         let (state, place) = if pending {
             self.waiting.insert(id);

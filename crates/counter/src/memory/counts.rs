@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::room::Step;
-use crate::{Cap, CounterError, Limits, Update};
+use crate::{Cap, CounterError, Limits, Seed, Update};
 
 pub(super) const MAX_VALUE: u64 = (1 << 53) - 1;
 
@@ -58,6 +58,38 @@ impl Counts {
         };
         step.sink.count(step.room, &update);
         *slot
+    }
+
+    /// Seeds counters where they are absent or lower: all that is asked, or nothing where a cap would break.
+    pub(super) fn restore(&mut self, step: &Step<'_>, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let mut after: HashMap<&str, usize> = HashMap::new();
+        for Seed { target, counter, .. } in seeds {
+            let counters = self.0.get(target);
+            if counters.is_none_or(|counters| !counters.contains_key(counter)) {
+                *after.entry(target).or_insert_with(|| counters.map_or(0, BTreeMap::len)) += 1;
+            }
+        }
+        if after.values().any(|counters| *counters > step.limits.counters_per_target as usize) {
+            return Err(CounterError::TooMany(Cap::Counters));
+        }
+        let new = after.keys().filter(|target| !self.0.contains_key(**target)).count();
+        if new > 0 && self.0.len() + new > step.limits.targets_per_room as usize {
+            return Err(CounterError::TooMany(Cap::Targets));
+        }
+        let mut changed = 0;
+        for Seed { target, counter, value } in seeds {
+            let before = self.value(target, counter);
+            if before.version == 0 || before.value < *value {
+                let Value { value, version } = self.set(step, target, counter, *value);
+                step.sink.change(step.room, "restore", &|| {
+                    format!(
+                        r#"{{"target":"{target}","counter":"{counter}","value":{value},"version":{version}}}"#
+                    )
+                });
+                changed += 1;
+            }
+        }
+        Ok(changed)
     }
 
     /// All of these targets, or all.

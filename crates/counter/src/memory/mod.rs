@@ -17,13 +17,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use expiring::Expiring;
+pub(crate) use expiring::Expiring;
 use room::{Room, Step};
 use shared::{Claims, Locks, Restrictions};
 
 use crate::{
     Cap, Command, CommentPage, CommentsQuery, CounterError, Doc, History, Limits, Lock, LockAct, Outcome,
-    Restriction, RestrictionKind, StockItem, Swept, Update, Whom, Wish, secret,
+    Restriction, RestrictionKind, Seed, StockItem, Swept, Update, Whom, Wish, secret,
 };
 
 /// Where the steps of [`Memory`] are published: the in-process bus.
@@ -42,6 +42,10 @@ pub trait Sink: Send + Sync {
 
     /// Puts `body` in the place of an event that the room's log may still hold: its offset stays, its content goes.
     fn purge(&self, room: &str, place: &Place, body: &str);
+
+    /// Adds an entry to the stream of changes, where there is one. `data` makes the JSON object.
+    #[allow(unused_variables, reason = "the names say what an implementation gets")]
+    fn change(&self, room: &str, kind: &str, data: &dyn Fn() -> String) {}
 }
 
 /// Where an event is in its room's log.
@@ -141,6 +145,27 @@ impl Memory {
             rooms.remove(name);
         }
         outcome
+    }
+
+    pub(crate) fn restore(&self, name: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let Shared { sink, limits, .. } = &*self.0;
+        let (mut state, now) = self.open();
+        let rooms = &mut state.rooms;
+        let (key, expires) = (name.to_owned(), now + millis(limits.room_ttl));
+        if rooms.get(&key, now).is_some() {
+            rooms.renew(&key, expires);
+        } else if rooms.is_full(now) {
+            return Err(CounterError::TooMany(Cap::Rooms));
+        } else {
+            rooms.insert(key.clone(), Room::new(limits), expires, now);
+        }
+        let room = rooms.get_mut(&key, now).ok_or(CounterError::TooMany(Cap::Rooms))?;
+        let changed =
+            room.counts.restore(&Step { room: name, limits, sink: &**sink, now, muted: false }, seeds);
+        if room.is_empty() {
+            rooms.remove(&key);
+        }
+        changed
     }
 
     pub(crate) fn counters(&self, room: &str, targets: Option<&[String]>) -> Vec<Update> {

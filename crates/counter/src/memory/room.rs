@@ -133,6 +133,10 @@ impl Room {
             before.value.saturating_sub(1)
         };
         let Value { value, version } = self.counts.set(step, target, "like", value);
+        let user = body::json(user)?;
+        step.sink.change(step.room, "like", &|| {
+            format!(r#"{{"target":"{target}","user":{user},"on":{on},"value":{value},"version":{version}}}"#)
+        });
         Ok(Outcome::Like { value, on, version })
     }
 
@@ -149,6 +153,11 @@ impl Room {
             return Err(CounterError::TooMany(Cap::Value));
         }
         let Value { value, version } = self.counts.set(step, target, counter, value);
+        step.sink.change(step.room, "count", &|| {
+            format!(
+                r#"{{"target":"{target}","counter":"{counter}","by":{by},"value":{value},"version":{version}}}"#
+            )
+        });
         Ok(Outcome::Count { value, version })
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::script::Scripts;
 use crate::{
     Cap, Command, Comment, CommentPage, CommentState, CommentsQuery, CounterError, Current, Doc, History,
-    HoldState, Limits, Lock, Op, Outcome, Refusal, Restriction, RestrictionKind, StockItem, Update,
+    HoldState, Limits, Lock, Op, Outcome, Refusal, Restriction, RestrictionKind, Seed, StockItem, Update,
     UploadState, Viewer, Whom, Wish, body, secret,
 };
 
@@ -159,6 +159,29 @@ pub(super) fn apply<'s>(
         }
     };
     Ok((script, keys.step(own, user, key), args))
+}
+
+/// The keys and arguments of `restore.lua`.
+pub(super) fn restore(
+    keys: &Keys<'_>,
+    limits: &Limits,
+    seeds: &[Seed],
+) -> Result<(Vec<String>, Vec<Value>), CounterError> {
+    let mut args = shared_args(keys, limits, "", String::new(), None)?;
+    for Seed { target, counter, value } in seeds {
+        args.extend([target.into(), counter.into(), value.to_string().into()]);
+    }
+    args.push(seeds.len().to_string().into());
+    Ok((keys.step(&[], "", None), args))
+}
+
+/// How many counters a restore changed.
+pub(super) fn restored(reply: &[String]) -> Result<u64, CounterError> {
+    match reply {
+        [status, cap] if status == "too_many" => Err(CounterError::TooMany(parse_cap(cap)?)),
+        [status, changed] if status == "ok" => number(changed),
+        _ => Err(nonsense(&reply.join(" "))),
+    }
 }
 
 /// The outcome in a script's answer: a status, and what belongs to it.

@@ -1,6 +1,7 @@
 //! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
 
-mod body;
+pub(crate) mod body;
+mod changes;
 mod claims;
 mod moderation;
 mod rooms;
@@ -63,6 +64,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/unban", post(moderation::unban))
         .route("/api/v1/restrictions", get(moderation::restrictions))
         .route("/api/v1/stats", get(stats))
+        .route("/api/v1/changes", get(changes::read))
+        .route("/api/v1/counters/restore", post(changes::restore))
         .route("/api/v1/rooms/{room}", get(rooms::snapshot).delete(rooms::end))
         .route("/api/v1/rooms/{room}/history", get(rooms::history))
         .route("/api/v1/rooms/{room}/presence", get(rooms::presence))

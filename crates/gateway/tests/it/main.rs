@@ -9,12 +9,15 @@
 
 mod api;
 mod bad_input;
+mod changes;
 mod cli;
 mod cluster;
 mod codes;
 mod counters;
 mod handshake;
+mod ingest;
 mod limits;
 mod rooms;
+mod specs;
 mod support;
 mod tokens;

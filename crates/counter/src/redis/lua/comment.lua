@@ -37,6 +37,7 @@ local fields = '"comment":"' .. id .. '","target":"' .. target .. '","text":' ..
 redis.call('HSET', BODIES, id, '{' .. fields .. '}')
 redis.call('HSET', STATES, id, (pending and 'pending' or 'visible') .. ' 1 ' .. USER)
 redis.call('ZADD', INDEX, 0, '*' .. id, 0, target .. ' ' .. id)
+change_append('comment', '{' .. fields .. ',"state":"' .. (pending and 'pending' or 'visible') .. '","version":1}')
 if pending then
   redis.call('ZADD', QUEUE, 0, id)
 else

@@ -12,5 +12,6 @@ if slot.refused then
 end
 local value, version = counter_add(slot, on and 1 or -1, now_ms())
 redis.call(on and 'SADD' or 'SREM', LIKES, member)
+change_append('like', '{"target":"' .. target .. '","user":' .. USER_JSON .. ',"on":' .. tostring(on) .. ',"value":' .. value .. ',"version":' .. version .. '}')
 room_touch()
 return { 'ok', value .. ' ' .. version }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod client;
+pub mod http;
 pub mod neighbour;
 pub mod node;
 pub mod raw;
