@@ -25,7 +25,7 @@ fn names(object: &Value) -> BTreeSet<String> {
     object.as_object().expect("an object").keys().cloned().collect()
 }
 
-/// Every `METHOD path` of the OpenAPI description.
+/// Every `METHOD path` of the `OpenAPI` description.
 fn described_routes(api: &Value) -> BTreeSet<String> {
     let methods = ["get", "put", "post", "delete", "patch"];
     let paths = api["paths"].as_object().expect("paths");
