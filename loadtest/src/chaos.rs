@@ -112,20 +112,28 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let mut waiting = chosen(&options)?;
     waiting.reverse();
     let mut told = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
     // Dropped on every way out, and with it all processes of all runs.
     let mut running = JoinSet::new();
     loop {
         while running.len() < options.parallel.max(1) {
             let Some(scenario) = waiting.pop() else { break };
-            running.spawn(run::run(options.clone(), scenario));
+            let options = options.clone();
+            running.spawn(async move { (scenario.name, run::run(options, scenario).await) });
         }
         tokio::select! {
             done = running.join_next() => match done {
                 Some(done) => {
-                    let outcome = done.context("a scenario panicked")??;
-                    tell(&outcome);
-                    outcomes.push(outcome);
+                    match done.context("a scenario panicked")? {
+                        (_, Ok(outcome)) => {
+                            tell(&outcome);
+                            outcomes.push(outcome);
+                        }
+                        (name, Err(error)) => {
+                            eprintln!("\n{name}: could not be run: {error:#}");
+                            failures.push(name);
+                        }
+                    }
                 }
                 None => break,
             },
@@ -143,6 +151,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     }
     let report = Report { tool: "chaos", passed, scenarios: outcomes };
     report::json(options.json.as_deref(), &report)?;
+    ensure!(failures.is_empty(), "could not be run: {}", failures.join(", "));
     Ok(passed)
 }
 

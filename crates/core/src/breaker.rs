@@ -107,6 +107,13 @@ impl Breaker {
         }
     }
 
+    /// Somebody else saw the dependency answer: everyone may call again, without a probe.
+    pub fn recovered(&mut self) {
+        if !matches!(self.phase, Phase::Closed { .. }) {
+            self.enter(Phase::Closed { failed: 0 });
+        }
+    }
+
     /// What it does at `now`: an open one whose time is up is half-open, for the next caller would be its probe.
     pub fn state(&self, now: Instant) -> BreakerState {
         match self.phase {
@@ -144,6 +151,19 @@ mod tests {
         (0..3).for_each(|_| fail(&mut breaker, now));
         assert_eq!(breaker.state(now), BreakerState::Open);
         breaker
+    }
+
+    #[test]
+    fn word_of_recovery_closes_it_and_older_outcomes_do_not_open_it_again() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(1, OPEN);
+        let late = breaker.admit(start).expect("admitted");
+        fail(&mut breaker, start);
+        assert!(breaker.admit(start).is_err());
+        breaker.recovered();
+        breaker.failure(late, start);
+        assert_eq!(breaker.state(start), BreakerState::Closed);
+        assert!(breaker.admit(start).is_ok());
     }
 
     #[test]

@@ -26,8 +26,8 @@ use tokio::{
 };
 
 const BUFFER: usize = 16 * 1024;
-/// Longest word that is looked for across two reads.
-const WORD: &[u8] = b"SUBSCRIBE";
+/// The end of SUBSCRIBE, SSUBSCRIBE and their like as a word of a command; a script's text may hold the bare word.
+const WORD: &[u8] = b"SUBSCRIBE\r\n";
 
 /// What a connection suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

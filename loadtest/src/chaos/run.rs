@@ -76,9 +76,12 @@ pub(super) async fn run(options: Options, scenario: Scenario) -> anyhow::Result<
     let rooms = ["busy", "quiet"].map(|name| RoomName::parse(&format!("event:chaos-{name}")));
     let ledger = Ledger::new(rooms.into_iter().collect::<Result<_, _>>()?);
     let diary = Diary::default();
-    let mut clients = start(&options, &scenario, &cluster, &ledger, &diary);
+    let mut clients = start(&options, &scenario, &cluster, &ledger);
     arrive(&ledger, scenario.subscribers).await?;
     sleep(LEAD).await;
+    observe(&mut clients, &cluster, &ledger, &diary);
+    // The faults begin at an odd moment of whatever repeats itself.
+    sleep(Dice::new(options.seed, 2).between(Duration::from_millis(300), Duration::from_millis(900))).await;
     let occurrences = disturb(&options, &scenario, &mut cluster, &ledger, &diary, &clients.levers).await?;
     let finale = settle(&options, &mut cluster, &ledger, &mut clients).await?;
     let (pages, sights) = (ledger.open(), diary.open());
@@ -104,7 +107,6 @@ fn start(
     scenario: &Scenario,
     cluster: &Cluster,
     ledger: &Ledger,
-    diary: &Diary,
 ) -> Clients {
     let levers = Levers {
         load: watch::channel(faults::CALM).0,
@@ -157,12 +159,17 @@ fn start(
             ledger.clone(),
         ));
     }
+    Clients { publishers, others, levers, publishing, stop }
+}
+
+/// Begins to look at the nodes.
+fn observe(clients: &mut Clients, cluster: &Cluster, ledger: &Ledger, diary: &Diary) {
+    let Clients { others, stop, .. } = clients;
     for node in &cluster.nodes {
         others.spawn(health(node.index, node.internal, ledger.clone(), diary.clone(), stop.clone()));
     }
     let nodes = cluster.nodes.iter().map(|node| node.internal).collect();
     others.spawn(presence(nodes, ledger.clone(), diary.clone(), stop.clone()));
-    Clients { publishers, others, levers, publishing, stop }
 }
 
 const fn name_of(codec: Codec) -> &'static str {
