@@ -115,10 +115,10 @@ impl Sources {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Identity {
     /// A token with role member or above, for every client that publishes.
-    #[arg(long, conflicts_with = "hmac_key", env = "ROOMCAST_LOADTEST_TOKEN", hide_env_values = true)]
+    #[arg(long, conflicts_with = "hmac_key", env = "LOADTEST_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
     /// The node's `auth.hmac_key`: sign a token (HS256, role member) for each client that publishes.
-    #[arg(long, env = "ROOMCAST_LOADTEST_HMAC_KEY", hide_env_values = true)]
+    #[arg(long, env = "LOADTEST_HMAC_KEY", hide_env_values = true)]
     pub(crate) hmac_key: Option<String>,
 }
 

@@ -37,13 +37,13 @@ use crate::{
     node::Node,
     presence::Presence,
     pump::{Lane, Note, Pump},
-    random, worker,
+    random,
+    seats::Seats,
+    worker,
 };
 
 /// Pushes that may wait for one worker: a busy second.
 const LANE: usize = 65_536;
-/// Workers share a room's set of workers as 64 bits.
-const MAX_WORKERS: usize = 64;
 /// Before the deadline, so that the process still ends by itself.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
 
@@ -118,7 +118,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let stop_broker = CancellationToken::new();
-    let listeners = listen(config.listen, workers_of(&config))?;
+    let listeners = listen(config.listen, config.workers)?;
     let public = local_address(&listeners, config.listen)?;
     let (broker, counter) = connect(&config, backing, &tasks, &stop_broker).await?;
     let feed = broker.take_feed();
@@ -135,6 +135,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         interest: interest.clone(),
         presence: presence.clone(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
+        seats: Seats::new(config.limits.members_per_room),
         notes: notes.clone(),
         phase: phases,
         idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -239,10 +240,6 @@ fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output
     });
 }
 
-fn workers_of(config: &Config) -> NonZeroUsize {
-    config.workers.min(NonZeroUsize::new(MAX_WORKERS).unwrap_or(NonZeroUsize::MIN))
-}
-
 /// One listener per worker, all on one port.
 fn listen(address: SocketAddr, workers: NonZeroUsize) -> Result<Vec<std::net::TcpListener>, AppError> {
     let failed = |source| AppError::Listen { address, source };
@@ -267,6 +264,7 @@ async fn connect(
 ) -> Result<(Broker, Counter), AppError> {
     match (backing, &config.redis) {
         (Backing::Redis, Some(redis)) => {
+            metrics::expect_redis();
             let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
             let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
             Ok((Broker::Redis(broker), Counter::Redis(counter)))

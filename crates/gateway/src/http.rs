@@ -14,6 +14,7 @@ mod ws;
 use std::{cell::RefCell, convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc};
 
 use axum::{Router, body::Body, response::Response};
+use bytes::Bytes;
 use hyper::{
     Request,
     body::Incoming,
@@ -73,7 +74,7 @@ async fn handshake_on(
     peer: SocketAddr,
     routes: Router,
     stop: CancellationToken,
-) -> Option<(TcpStream, bytes::Bytes, Accepted)> {
+) -> Option<(TcpStream, Bytes, Accepted)> {
     let timeout = node.terms.limits.handshake_timeout;
     let upgrade: Rc<RefCell<Option<Accepted>>> = Rc::default();
     let served = Rc::new(std::cell::Cell::new(false));
@@ -102,7 +103,8 @@ async fn handshake_on(
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
     if let Some(accepted) = upgrade.take() {
-        return Some((stream, parts.read_buf, accepted));
+        // A copy, because even an empty remainder would hold on to hyper's whole read buffer.
+        return Some((stream, Bytes::copy_from_slice(&parts.read_buf), accepted));
     }
     // Nobody minds when a kept-alive connection ends; who never finished a request is told.
     if result.is_err_and(|error| error.is_timeout()) && !served.get() {

@@ -18,7 +18,7 @@ use std::{
 
 use roomcast_core::{
     limits::Cap,
-    rooms::{MemberId, Room, RoomId, RoomRules, RoomTable},
+    rooms::{MemberId, Room, RoomFull, RoomId, RoomRules, RoomTable},
     session::Now,
 };
 use roomcast_protocol::{Codec, Position, RoomName, SharedPush};
@@ -29,6 +29,7 @@ use crate::{
     conn::{Conn, Seat},
     metrics,
     outbox::Item,
+    seats::SeatPermit,
 };
 
 /// Members served in one step of the flusher: about a millisecond of system calls, then others get their turn.
@@ -60,13 +61,6 @@ pub struct Delivery {
     pub push: Arc<SharedPush>,
 }
 
-/// Why a member was not admitted to a room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EnterError {
-    /// The room holds as many members as it may.
-    RoomFull,
-}
-
 /// The join took too long for the room's traffic; it is to be tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
@@ -96,6 +90,8 @@ struct RoomState {
 #[derive(Debug)]
 struct Seated {
     conn: Rc<Conn>,
+    /// Held for as long as the member is one.
+    _permit: SeatPermit,
     lane: Lane,
 }
 
@@ -113,10 +109,10 @@ enum Lane {
 }
 
 impl Hub {
-    /// A hub without rooms.
-    pub fn new(members: Cap, idle_ttl: Duration) -> Self {
+    /// A hub without rooms. How many members a room may have is decided by [`crate::seats`], for all workers.
+    pub fn new(idle_ttl: Duration) -> Self {
         Self {
-            table: RoomTable::new(RoomRules { members, idle_ttl }),
+            table: RoomTable::new(RoomRules { members: Cap::UNLIMITED, idle_ttl }),
             dirty: VecDeque::new(),
             conns: HashMap::new(),
             wake: Rc::new(Notify::new()),
@@ -157,14 +153,15 @@ impl Hub {
         name: &RoomName,
         guarded: bool,
         conn: &Rc<Conn>,
+        permit: SeatPermit,
         now: Instant,
-    ) -> Result<Seat, EnterError> {
+    ) -> Result<Seat, RoomFull> {
         let before = self.table.rooms();
         let room = self.table.open(name, now, || RoomState { guarded, ..RoomState::default() });
-        let seated = Seated { conn: conn.clone(), lane: Lane::Joining(Vec::new()) };
+        let seated = Seated { conn: conn.clone(), _permit: permit, lane: Lane::Joining(Vec::new()) };
         let joined = self.table.join(room, seated, now);
         metrics::rooms_changed(count(self.table.rooms()) - count(before), i64::from(joined.is_ok()));
-        let member = joined.map_err(|_| EnterError::RoomFull)?;
+        let member = joined?;
         if let Some(room) = self.table.room_mut(room) {
             room.state.apart.push(member);
         }

@@ -19,6 +19,7 @@ pub mod outbox;
 pub mod presence;
 pub mod pump;
 pub mod random;
+pub mod seats;
 pub mod serve;
 pub mod session;
 pub mod worker;

@@ -100,8 +100,16 @@ pub fn install() -> Result<(), BuildError> {
     if metrics::set_global_recorder(recorder).is_ok() {
         let _first = RECORDER.set(handle);
         describe();
+        // There from the first scrape on, so that rates begin at zero.
+        LazyLock::force(&OP_SECONDS);
+        LazyLock::force(&DELIVERY_LAG);
     }
     Ok(())
+}
+
+/// A node with Redis counts its reconnects from zero, so that the first one is seen as a rise.
+pub fn expect_redis() {
+    counter!("roomcast_redis_reconnects_total").increment(0);
 }
 
 /// The Prometheus text of now.

@@ -29,6 +29,7 @@ use crate::{
     metrics,
     presence::Presence,
     pump::{Lane, Note, Word},
+    seats::Seats,
 };
 
 /// A node, as its workers and its HTTP API see it.
@@ -47,6 +48,8 @@ pub struct Node {
     pub presence: Presence,
     /// Who may connect.
     pub permits: Arc<IpPermits>,
+    /// Who may join.
+    pub seats: Seats,
     /// To the pump.
     pub notes: mpsc::UnboundedSender<Note>,
     /// Whether the node is going.

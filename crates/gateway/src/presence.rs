@@ -31,9 +31,21 @@ struct Here {
     answering: Vec<oneshot::Sender<PresenceCount>>,
     /// Everything is to be told anew: the broker may have lost it.
     replace: bool,
-    queued: bool,
-    busy: bool,
-    again: bool,
+    turn: Turn,
+}
+
+/// Where a room stands on its way to the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Turn {
+    /// Nothing to tell.
+    #[default]
+    Idle,
+    /// Waiting for its turn.
+    Queued,
+    /// An update is under way.
+    Busy,
+    /// An update is under way, and another is needed.
+    BusyAgain,
 }
 
 #[derive(Debug, Default)]
@@ -88,13 +100,13 @@ impl Presence {
         self.bell.notify_one();
     }
 
-    /// Tells everything anew: after the broker was away, when the set of nodes changed, and to renew leases.
-    pub fn refresh(&self, replace: bool) {
+    /// Tells everything anew: after the broker was away, and when the set of nodes changed.
+    pub fn refresh(&self) {
         let mut desk = self.lock();
         let rooms: Vec<_> = desk.rooms.keys().cloned().collect();
         for room in rooms {
             if let Some(here) = desk.rooms.get_mut(&room) {
-                here.replace |= replace;
+                here.replace = true;
             }
             desk.mark(&room);
         }
@@ -153,19 +165,20 @@ impl Presence {
 impl Desk {
     fn mark(&mut self, room: &RoomName) {
         let Some(here) = self.rooms.get_mut(room) else { return };
-        if here.busy {
-            here.again = true;
-        } else if !here.queued {
-            here.queued = true;
-            self.dirty.push(room.clone());
+        match here.turn {
+            Turn::Idle => {
+                here.turn = Turn::Queued;
+                self.dirty.push(room.clone());
+            }
+            Turn::Busy => here.turn = Turn::BusyAgain,
+            Turn::Queued | Turn::BusyAgain => {}
         }
     }
 
     fn next_update(&mut self) -> Option<(RoomName, PresenceUpdate)> {
         let room = self.dirty.pop()?;
         let here = self.rooms.get_mut(&room)?;
-        here.queued = false;
-        here.busy = true;
+        here.turn = Turn::Busy;
         here.answering = std::mem::take(&mut here.waiters);
         let replace = std::mem::take(&mut here.replace);
         let mut update =
@@ -193,22 +206,19 @@ impl Desk {
         interval: Duration,
     ) -> Option<Duration> {
         let here = self.rooms.get_mut(room)?;
-        here.busy = false;
-        let wait = match result {
-            Ok(state) => {
-                for waiter in here.answering.drain(..) {
-                    let _gone = waiter.send(state.count);
-                }
-                (!state.published).then_some(interval)
+        let again = std::mem::take(&mut here.turn) == Turn::BusyAgain;
+        let wait = if let Ok(state) = result {
+            for waiter in here.answering.drain(..) {
+                let _gone = waiter.send(state.count);
             }
-            Err(_) => {
-                here.replace = true;
-                // Their joins are answered with this node's own counts.
-                here.answering.clear();
-                Some(RETRY)
-            }
+            (!state.published).then_some(interval)
+        } else {
+            here.replace = true;
+            // Their joins are answered with this node's own counts.
+            here.answering.clear();
+            Some(RETRY)
         };
-        if std::mem::take(&mut here.again) {
+        if again {
             self.mark(room);
             return None;
         }

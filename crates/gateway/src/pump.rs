@@ -67,6 +67,9 @@ pub enum Note {
     Gone(RoomName),
 }
 
+/// The rooms looked at, and where their logs ended.
+type Look = (Vec<RoomName>, Result<Vec<Option<Position>>, BrokerError>);
+
 /// When a read is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
@@ -93,7 +96,7 @@ pub struct Pump {
     lines: HashMap<RoomName, Line>,
     waiting: VecDeque<(RoomName, Position, Pace)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
-    looks: JoinSet<(Vec<RoomName>, Result<Vec<Option<Position>>, BrokerError>)>,
+    looks: JoinSet<Look>,
 }
 
 impl Pump {
@@ -125,7 +128,8 @@ impl Pump {
             tokio::select! {
                 item = feed.recv() => match item {
                     Some(Feed::Delivery(room, delivery)) => self.arrived(&room, delivery),
-                    Some(Feed::Control(Control::NodesChanged)) => self.presence.refresh(false),
+                    // Also sent when this node's own share was lost: it tells all of it again.
+                    Some(Feed::Control(Control::NodesChanged)) => self.presence.refresh(),
                     Some(Feed::Control(control)) => self.tell_all(&Word::Control(control)),
                     Some(Feed::Interrupted) => self.interrupted(),
                     None => return,
@@ -172,7 +176,7 @@ impl Pump {
             }
             broker::Delivery::Count(value) => self.pass(room, Push::Count { room: room.clone(), value }),
             broker::Delivery::Presence(count) => {
-                self.pass(room, Push::Presence { room: room.clone(), count })
+                self.pass(room, Push::Presence { room: room.clone(), count });
             }
             broker::Delivery::Ended(position, reason) => {
                 let action = self.line(room).feed.reset(position, reason);
@@ -192,7 +196,7 @@ impl Pump {
             let action = self.line(&room).feed.interrupted();
             self.act(&room, action);
         }
-        self.presence.refresh(true);
+        self.presence.refresh();
     }
 
     /// A join read the log; a feed that knows no position yet begins there.

@@ -1,6 +1,10 @@
 //! The process around a node: log, runtime, signals, exit code, and in development a banner.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    time::Duration,
+};
 
 use roomcast_core::permission::Role;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -64,7 +68,7 @@ async fn told_to_stop(terminate: &mut Signal, interrupt: &mut Signal) {
 fn start_log(log: &Log) {
     // The configuration has checked the filter.
     let filter = || EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = fmt().with_env_filter(filter()).with_writer(io::stderr);
+    let lines = fmt().with_env_filter(filter()).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     let started = match log.format {
         LogFormat::Text => lines.try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),

@@ -268,11 +268,11 @@ fn close_code(error: &tungstenite::Error) -> Option<CloseCode> {
     match error {
         tungstenite::Error::Capacity(_) => Some(CloseCode::TooBig),
         tungstenite::Error::Utf8(_) => Some(CloseCode::InvalidData),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
-        tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
-        tungstenite::Error::ConnectionClosed
+        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
+        | tungstenite::Error::ConnectionClosed
         | tungstenite::Error::AlreadyClosed
         | tungstenite::Error::Io(_) => None,
+        tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
         _ => Some(CloseCode::InternalError),
     }
 }

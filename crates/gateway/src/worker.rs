@@ -85,7 +85,7 @@ async fn run(start: Start) -> io::Result<()> {
     let Start { id, node, listener, deliveries, words, routes, stop } = start;
     let listener = TcpListener::from_std(listener)?;
     let limits = &node.terms.limits;
-    let hub = RefCell::new(Hub::new(limits.members_per_room, limits.idle_room_ttl));
+    let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
     let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new() });
     let upkeep = [
         worker.tasks.spawn_local(flush(worker.clone())),

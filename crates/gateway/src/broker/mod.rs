@@ -145,6 +145,14 @@ impl Broker {
         each!(self, broker => broker.end_room(room, reason).await)
     }
 
+    /// Ends the broker's tasks and connections. Say [`Broker::goodbye`] before.
+    pub async fn shutdown(&self) {
+        match self {
+            Broker::Local(_) => {}
+            Broker::Redis(broker) => broker.shutdown().await,
+        }
+    }
+
     /// How the broker is.
     pub fn health(&self) -> Health {
         each!(self, broker => broker.health())

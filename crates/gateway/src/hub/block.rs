@@ -90,7 +90,9 @@ impl Lines {
             [(only, _)] => only.clone(),
             frames => {
                 let mut whole = BytesMut::with_capacity(frames.iter().map(|(frame, _)| frame.len()).sum());
-                frames.iter().for_each(|(frame, _)| whole.extend_from_slice(frame));
+                for (frame, _) in frames {
+                    whole.extend_from_slice(frame);
+                }
                 whole.freeze()
             }
         };

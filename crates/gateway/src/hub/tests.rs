@@ -53,8 +53,12 @@ async fn pair(caps: OutboxCaps, codec: Codec) -> (Rc<Conn>, TcpStream) {
     (Rc::new(Conn::new(id, "127.0.0.1".parse().unwrap(), codec, near, caps)), far)
 }
 
+fn free() -> SeatPermit {
+    crate::seats::Seats::new(Cap::UNLIMITED).take(&name("event:any")).unwrap()
+}
+
 fn new_hub() -> Hub {
-    Hub::new(Cap::UNLIMITED, Duration::from_secs(60))
+    Hub::new(Duration::from_secs(60))
 }
 
 fn flush_all(hub: &mut Hub) {
@@ -91,8 +95,8 @@ fn offsets(frames: &[String]) -> Vec<u64> {
     frames.iter().filter_map(offset).collect()
 }
 
-fn reply(text: &str) -> Option<Item> {
-    Some(Item::answer(roomcast_protocol::server_frame(roomcast_protocol::Opcode::Text, text.as_bytes())))
+fn reply(text: &str) -> Item {
+    Item::answer(roomcast_protocol::server_frame(roomcast_protocol::Opcode::Text, text.as_bytes()))
 }
 
 /// Runs a test on one thread, as a worker does.
@@ -109,8 +113,8 @@ fn every_byte_arrives_in_order_when_each_write_is_cut_short() {
         let mut readers = Vec::new();
         for reader in 0..4 {
             let (conn, mut far) = pair(ROOMY, Codec::json()).await;
-            let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, now().instant).unwrap();
-            hub.borrow_mut().activate(&seat, position(0), reply("joined")).unwrap();
+            let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
+            hub.borrow_mut().activate(&seat, position(0), Some(reply("joined"))).unwrap();
             tasks.spawn_local(async move {
                 let _order = conn.attend().await;
             });
@@ -139,14 +143,14 @@ fn a_join_gets_what_came_since_the_log_was_read_and_nothing_twice() {
     on_worker(async {
         let mut hub = new_hub();
         let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
-        hub.activate(&seat, position(0), reply("joined")).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
+        hub.activate(&seat, position(0), Some(reply("joined"))).unwrap();
 
         let (late, mut late_far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &late, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &late, free(), now().instant).unwrap();
         (1..=4).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         // The log was read when it stood at 2: 3 and 4 came in between.
-        hub.activate(&seat, position(2), reply("joined")).unwrap();
+        hub.activate(&seat, position(2), Some(reply("joined"))).unwrap();
         (5..=6).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":6,").await), [1, 2, 3, 4, 5, 6]);
@@ -160,10 +164,10 @@ fn a_join_ahead_of_the_live_feed_hears_nothing_twice() {
     on_worker(async {
         let mut hub = new_hub();
         let (first, _first_far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
         hub.activate(&seat, position(0), None).unwrap();
         let (ahead, mut far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &ahead, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &ahead, free(), now().instant).unwrap();
         hub.activate(&seat, position(3), None).unwrap();
         (1..=5).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
@@ -178,8 +182,8 @@ fn members_that_stand_apart_meet_the_room_from_both_sides() {
         // The room takes its first member's position; the second read an older log.
         let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
         let (second, mut second_far) = pair(ROOMY, Codec::json()).await;
-        let one = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
-        let two = hub.enter(&name("event:a"), false, &second, now().instant).unwrap();
+        let one = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
+        let two = hub.enter(&name("event:a"), false, &second, free(), now().instant).unwrap();
         hub.activate(&one, position(5), None).unwrap();
         hub.activate(&two, position(3), None).unwrap();
         (4..=7).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
@@ -196,11 +200,11 @@ fn what_goes_to_one_socket_alone_comes_after_the_rooms_events() {
         let (conn, mut far) = pair(ROOMY, Codec::json()).await;
         let (other, mut other_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&conn, &other] {
-            let seat = hub.enter(&name("event:a"), false, conn, now().instant).unwrap();
+            let seat = hub.enter(&name("event:a"), false, conn, free(), now().instant).unwrap();
             hub.activate(&seat, position(0), None).unwrap();
         }
         hub.deliver(event("event:a", 1, 10));
-        hub.send_alone(&conn, reply("answer").unwrap());
+        hub.send_alone(&conn, reply("answer"));
         hub.deliver(event("event:a", 2, 10));
         flush_all(&mut hub);
         let frames = frames_until(&mut far, "\"offset\":2,").await;
@@ -216,7 +220,7 @@ fn who_left_hears_nothing_more_and_who_stays_misses_nothing() {
         let mut members = Vec::new();
         for _ in 0..10 {
             let (conn, far) = pair(ROOMY, Codec::json()).await;
-            let seat = hub.enter(&name("event:a"), false, &conn, now().instant).unwrap();
+            let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
             hub.activate(&seat, position(0), None).unwrap();
             members.push((conn, far));
         }
@@ -226,7 +230,7 @@ fn who_left_hears_nothing_more_and_who_stays_misses_nothing() {
         assert!(hub.leave(&gone, &name("event:a"), now().instant).is_none());
         hub.deliver(event("event:a", 2, 10));
         flush_all(&mut hub);
-        gone.send(reply("the end").unwrap());
+        gone.send(reply("the end"));
         assert_eq!(offsets(&frames_until(&mut gone_far, "the end").await), [1]);
         for (_, far) in &mut members {
             assert_eq!(offsets(&frames_until(far, "\"offset\":2,").await), [1, 2]);
@@ -239,7 +243,7 @@ fn only_the_latest_value_of_a_counter_is_sent() {
     on_worker(async {
         let mut hub = new_hub();
         let (conn, mut far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &conn, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
         hub.activate(&seat, position(0), None).unwrap();
         (1..=100).for_each(|value| hub.deliver(count("event:a", value)));
         hub.deliver(event("event:a", 1, 10));
@@ -257,7 +261,7 @@ fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
         let (ended, mut ended_far) = pair(ROOMY, Codec::json()).await;
         let (good, mut good_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&ended, &good] {
-            let seat = hub.enter(&name("admin"), true, conn, now().instant).unwrap();
+            let seat = hub.enter(&name("admin"), true, conn, free(), now().instant).unwrap();
             hub.activate(&seat, position(0), None).unwrap();
         }
         hub.deliver(event("admin", 1, 10));
@@ -266,7 +270,7 @@ fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
         hub.deliver(event("admin", 2, 10));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut good_far, "\"offset\":2,").await), [1, 2]);
-        ended.send(reply("the end").unwrap());
+        ended.send(reply("the end"));
         assert_eq!(offsets(&frames_until(&mut ended_far, "the end").await), [1]);
     });
 }
@@ -279,7 +283,7 @@ fn a_slow_socket_is_ordered_closed_and_harms_no_neighbour() {
         let (slow, _slow_far) = pair(caps, Codec::json()).await;
         let (quick, mut quick_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&slow, &quick] {
-            let seat = hub.enter(&name("event:a"), false, conn, now().instant).unwrap();
+            let seat = hub.enter(&name("event:a"), false, conn, free(), now().instant).unwrap();
             hub.activate(&seat, position(0), None).unwrap();
         }
         let drain = quick.clone();
@@ -305,10 +309,10 @@ fn presence_reaches_members_that_stand_apart() {
     on_worker(async {
         let mut hub = new_hub();
         let (first, _far) = pair(ROOMY, Codec::json()).await;
-        let seat = hub.enter(&name("event:a"), false, &first, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
         hub.activate(&seat, position(0), None).unwrap();
         let (ahead, mut far) = pair(ROOMY, Codec::msgpack()).await;
-        let seat = hub.enter(&name("event:a"), false, &ahead, now().instant).unwrap();
+        let seat = hub.enter(&name("event:a"), false, &ahead, free(), now().instant).unwrap();
         hub.activate(&seat, position(3), None).unwrap();
         let count = PresenceCount { connections: 2, users: 2 };
         let push = Arc::new(SharedPush::new(Push::Presence { room: name("event:a"), count }));

@@ -1,6 +1,13 @@
 //! The gateway as its clients, operators and neighbours see it.
-#![allow(missing_docs, unreachable_pub, reason = "tests say what they promise in their names")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "tests say what they promise in their names"
+)]
 
 mod cli;
+mod cluster;
 mod rooms;
 mod support;

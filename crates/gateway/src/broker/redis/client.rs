@@ -6,11 +6,11 @@ use std::{
 };
 
 use fred::{
-    clients::{Client, WithOptions},
+    clients::{Client, Pipeline, WithOptions},
     error::{Error, ErrorKind},
     interfaces::ClientLike,
     types::{
-        Builder, ConnectHandle, CustomCommand, FromValue, RespVersion, Value,
+        Builder, ClusterHash, ConnectHandle, CustomCommand, FromValue, RespVersion, Value,
         config::{Config, Options, ReconnectError, ReconnectPolicy},
     },
     util::redis_keyslot,
@@ -121,8 +121,18 @@ fn builder(settings: &config::Redis, purpose: Purpose) -> Result<Builder, Broker
 }
 
 /// Commands that fail at once while there is no connection.
-pub(super) fn fail_fast<C: ClientLike>(client: &C) -> WithOptions<C> {
+fn fail_fast(client: &Client) -> WithOptions<Client> {
     client.with_options(&Options { fail_fast: true, ..Options::default() })
+}
+
+/// A pipeline that does the same, all of it over one connection: in a cluster, the one that fred subscribes on.
+pub(super) fn on_one_connection(client: &Client) -> WithOptions<Pipeline<Client>> {
+    let slot = ClusterHash::Custom(redis_keyslot(client.id().as_bytes()));
+    client.pipeline().with_options(&Options {
+        fail_fast: true,
+        cluster_hash: Some(slot),
+        ..Options::default()
+    })
 }
 
 /// The command connection with a bound on what is in flight.

@@ -7,6 +7,7 @@ mod client;
 mod fault;
 mod health;
 mod keys;
+mod log;
 mod nodes;
 mod presence;
 mod probe;
@@ -24,25 +25,23 @@ use fred::{
     interfaces::{ClientLike, EventInterface},
     types::Value,
 };
-use futures_util::future::join_all;
 use roomcast_core::permission::HistoryRules;
-use roomcast_protocol::{Data, Offset, Position, RoomName};
-use sha2::{Digest, Sha256};
+use roomcast_protocol::{Data, Position, RoomName};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    BrokerError, Control, Feed, Health, MAX_PAGE, Members, NodeReport, Page, PresenceState, PresenceUpdate,
+    BrokerError, Control, Feed, Health, Members, NodeReport, Page, PresenceState, PresenceUpdate,
     Publication, Published, Range,
     feed::{self, FeedSender},
-    new_epoch,
     payload::{self, Body},
 };
 use crate::config;
 use client::{Commands, Purpose};
 use fault::Effect;
 use health::HealthCell;
-use keys::{Keys, hex};
+use keys::Keys;
+use log::Log;
 use nodes::Nodes;
 use presence::Presence;
 use probe::Probe;
@@ -50,8 +49,6 @@ use reader::Reader;
 use scripts::Scripts;
 use subscriptions::{Subscriptions, Task};
 
-/// A room's position outlives its log by this much, as `log_append` has it.
-const POSITION_TTL: Duration = Duration::from_secs(86_400);
 /// How long a client may take to say goodbye to the server.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -62,8 +59,8 @@ pub struct RedisBroker(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     keys: Keys,
-    scripts: Arc<Scripts>,
     commands: Commands,
+    log: Log,
     subscriber: Client,
     subscriptions: Subscriptions,
     nodes: Arc<Nodes>,
@@ -166,10 +163,11 @@ impl RedisBroker {
             nodes.clone(),
         );
         let receiver = Mutex::new(Some(receiver));
+        let log = Log { keys: keys.clone(), scripts, commands: commands.clone() };
         Ok(Self(Arc::new(Inner {
             keys,
-            scripts,
             commands,
+            log,
             subscriber,
             subscriptions,
             nodes,
@@ -195,28 +193,7 @@ impl RedisBroker {
 
     /// See [`super::Broker::publish`].
     pub async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
-        let Publication { room, event, data, from, key, history } = publication;
-        let Inner { keys, scripts, commands, .. } = &*self.0;
-        let body = body(event, data, from.as_deref())?;
-        let hash = key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default();
-        let mut names = vec![keys.meta(room), keys.log(room), keys.key_index(room)];
-        names.extend(key.as_ref().map(|key| keys.key(room, key)));
-        let args = vec![
-            keys.channel(room).into(),
-            new_epoch()?.into(),
-            history.size.to_string().into(),
-            millis(history.ttl),
-            body.into(),
-            hash.into(),
-        ];
-        let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
-        match &answer[..] {
-            [outcome] if outcome == "key_reused" => Err(BrokerError::KeyReused),
-            [outcome, epoch, offset] => {
-                Ok(Published { position: position(epoch, offset)?, duplicate: outcome == "duplicate" })
-            }
-            _ => Err(nonsense("publish")),
-        }
+        self.0.log.publish(publication).await
     }
 
     /// See [`super::Broker::signal`].
@@ -238,71 +215,12 @@ impl RedisBroker {
         range: &Range,
         history: HistoryRules,
     ) -> Result<Page, BrokerError> {
-        let Inner { keys, scripts, commands, .. } = &*self.0;
-        let (mode, epoch, offset, limit) = match range {
-            Range::Since(since, limit) => {
-                ("since", since.epoch.as_str(), since.offset.0, (*limit).clamp(1, MAX_PAGE))
-            }
-            Range::Recent(limit) => ("recent", "", 0, (*limit).min(MAX_PAGE)),
-            Range::Before(offset, limit) => ("before", "", *offset, (*limit).min(MAX_PAGE)),
-        };
-        let args = vec![
-            new_epoch()?.into(),
-            millis(history.ttl + POSITION_TTL),
-            mode.into(),
-            epoch.into(),
-            offset.to_string().into(),
-            limit.to_string().into(),
-        ];
-        let names = vec![keys.meta(room), keys.log(room)];
-        let answer: Vec<String> = commands.run(&scripts.history, names, args, Effect::Harmless).await?;
-        let [epoch, offset, complete, entries @ ..] = &answer[..] else { return Err(nonsense("history")) };
-        let mut events = Vec::with_capacity(entries.len() / 3);
-        for entry in entries.chunks(3) {
-            let [id, body, at] = entry else { return Err(nonsense("history")) };
-            let read = || {
-                let offset = payload::number(id.strip_suffix("-0")).ok()?;
-                Some(Body::parse(body).ok()?.at(Offset(offset), payload::number(Some(at)).ok()?))
-            };
-            events.push(read().ok_or_else(|| nonsense("history"))?);
-        }
-        if mode != "since" {
-            events.reverse();
-        }
-        Ok(Page { tail: position(epoch, offset)?, events, complete: complete == "1" })
+        self.0.log.history(room, range, history).await
     }
 
     /// See [`super::Broker::tails`].
     pub async fn tails(&self, rooms: &[RoomName]) -> Result<Vec<Option<Position>>, BrokerError> {
-        let Inner { keys, commands, .. } = &*self.0;
-        let keep = POSITION_TTL.as_millis().to_string();
-        let mut tails = Vec::with_capacity(rooms.len());
-        for rooms in rooms.chunks((commands.most_at_once() / 2).max(1)) {
-            let looks = rooms.iter().map(|room| {
-                let meta = keys.meta(room);
-                let keep = keep.clone();
-                async move {
-                    let look = vec![meta.as_str().into(), "epoch".into(), "offset".into()];
-                    let look = commands.send::<Vec<Option<String>>>("HMGET", &meta, look, Effect::Harmless);
-                    // GT: never shortens what a longer history asked for.
-                    let renew = vec![meta.as_str().into(), keep.into(), "GT".into()];
-                    let renew = commands.send::<Value>("PEXPIRE", &meta, renew, Effect::Harmless);
-                    let (look, renewed) = futures_util::future::join(look, renew).await;
-                    if let Err(error) = renewed {
-                        tracing::debug!(%error, "could not keep a room's position from expiring");
-                    }
-                    match &look?[..] {
-                        [Some(epoch), Some(offset)] => position(epoch, offset).map(Some),
-                        [Some(epoch), None] => position(epoch, "0").map(Some),
-                        _ => Ok(None),
-                    }
-                }
-            });
-            for tail in join_all(looks).await {
-                tails.push(tail?);
-            }
-        }
-        Ok(tails)
+        self.0.log.tails(rooms).await
     }
 
     /// See [`super::Broker::subscribe`].
@@ -329,7 +247,10 @@ impl RedisBroker {
     /// See [`super::Broker::heartbeat`].
     pub async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
         let live = self.0.nodes.heartbeat(report).await?;
-        self.0.presence.renew().await?;
+        // The lease is renewed whatever becomes of this; the shares that were missed are due at the next heartbeat.
+        if let Err(error) = self.0.presence.renew().await {
+            tracing::warn!(%error, "could not renew this node's presence");
+        }
         Ok(live)
     }
 
@@ -361,27 +282,7 @@ impl RedisBroker {
 
     /// See [`super::Broker::end_room`].
     pub async fn end_room(&self, room: &RoomName, reason: &str) -> Result<Position, BrokerError> {
-        let Inner { keys, scripts, commands, .. } = &*self.0;
-        loop {
-            let index = vec![keys.key_index(room)];
-            let left: u64 = commands.run(&scripts.forget_keys, index, Vec::new(), Effect::Harmless).await?;
-            if left == 0 {
-                break;
-            }
-        }
-        let names = vec![keys.meta(room), keys.log(room), keys.presence(room), keys.presence_pushed(room)];
-        let args = vec![
-            keys.channel(room).into(),
-            new_epoch()?.into(),
-            millis(POSITION_TTL),
-            payload::ended_body(reason).map_err(|error| internal(&error))?.into(),
-            keys.presence(room).into(),
-        ];
-        let answer: Vec<String> = commands.run(&scripts.end_room, names, args, Effect::Write).await?;
-        match &answer[..] {
-            [epoch, offset] => position(epoch, offset),
-            _ => Err(nonsense("end_room")),
-        }
+        self.0.log.end_room(room, reason).await
     }
 
     /// See [`super::Broker::health`].
@@ -391,7 +292,7 @@ impl RedisBroker {
 
     async fn tell(&self, channel: String, payload: String) -> Result<(), BrokerError> {
         let words = vec![channel.as_str().into(), payload.into()];
-        self.0.commands.send::<Value>("PUBLISH", &channel, words, Effect::Harmless).await.map(|_| ())
+        self.0.commands.send::<Value>("PUBLISH", &channel, words, Effect::Write).await.map(|_| ())
     }
 }
 
@@ -409,18 +310,6 @@ async fn quit(client: &Client) {
 
 fn body(event: &str, data: &Data, from: Option<&str>) -> Result<String, BrokerError> {
     Body::text(event, data, from).map_err(|error| internal(&error))
-}
-
-fn position(epoch: &str, offset: &str) -> Result<Position, BrokerError> {
-    let read = || {
-        let offset = Offset(payload::number(Some(offset)).ok()?);
-        Some(Position { epoch: payload::epoch(Some(epoch)).ok()?, offset })
-    };
-    read().ok_or_else(|| nonsense("a position"))
-}
-
-fn millis(duration: Duration) -> Value {
-    duration.as_millis().to_string().into()
 }
 
 fn internal(error: &serde_json::Error) -> BrokerError {

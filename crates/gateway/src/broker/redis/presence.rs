@@ -181,7 +181,7 @@ impl Presence {
         Ok(Members { count, members, cursor })
     }
 
-    /// Renews the shares that are due. Where one has vanished, the feed is told.
+    /// Renews the shares that are due; what fails is due again. Where one has vanished, the feed is told.
     pub(super) async fn renew(&self) -> Result<(), BrokerError> {
         let now = Instant::now();
         let due = self.shares().take_due(now, now + self.share_ttl / 2);
@@ -200,11 +200,18 @@ impl Presence {
                 let renewed: Result<Vec<_>, _> = join_all(renewals).await.into_iter().collect();
                 renewed.map(|renewed| renewed[0] == 1)
             });
-            for renewed in join_all(renewals).await {
-                if !renewed? {
-                    self.nodes.changed();
+            let mut outcome = Ok(());
+            for (room, renewed) in rooms.iter().zip(join_all(renewals).await) {
+                match renewed {
+                    Ok(true) => {}
+                    Ok(false) => self.nodes.changed(),
+                    Err(error) => {
+                        self.shares().touch(room, now);
+                        outcome = Err(error);
+                    }
                 }
             }
+            outcome?;
         }
         Ok(())
     }

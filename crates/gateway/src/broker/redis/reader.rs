@@ -108,9 +108,71 @@ fn parse_control(payload: &[u8]) -> Option<News> {
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroUsize, sync::Mutex};
+
+    use fred::types::{Builder, MessageKind, config::Server};
     use proptest::prelude::*;
+    use roomcast_protocol::{PresenceCount, RoomName};
 
     use super::*;
+    use crate::{
+        broker::{
+            Delivery, feed,
+            redis::{client::Commands, scripts::Scripts},
+        },
+        config::{Redis, Secret},
+    };
+
+    /// A reader whose clients are connected to nothing.
+    fn reader(feed: SharedFeed) -> Reader {
+        let keys = Keys::new("rc");
+        let settings = Redis {
+            url: Secret::new("redis://127.0.0.1"),
+            prefix: "rc".to_owned(),
+            ready_grace: Duration::ZERO,
+            connect_attempts: 1,
+            command_timeout: Duration::from_secs(1),
+            max_in_flight: NonZeroUsize::MIN,
+        };
+        let commands = Commands::new(Builder::default_centralized().build().unwrap(), &settings);
+        let scripts = Arc::new(Scripts::new());
+        let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());
+        Reader {
+            control: keys.control(),
+            own: keys.probe("a"),
+            keys,
+            feed,
+            health: Arc::new(HealthCell::new()),
+            probe: Arc::new(Probe::new(Instant::now())),
+            nodes: Arc::new(nodes),
+            warned: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn falling_behind_the_client_is_an_interruption_and_not_the_end() {
+        let (sender, mut feed) = feed::channel(100);
+        let reader = reader(SharedFeed(Arc::new(Mutex::new(sender))));
+        let (client, messages) = broadcast::channel(4);
+        for users in 0..10 {
+            client
+                .send(Message {
+                    channel: "rc:{event:wall}:ch".into(),
+                    value: format!("P\n{{\"connections\":{users},\"users\":{users}}}").into(),
+                    kind: MessageKind::Message,
+                    server: Server::new("127.0.0.1", 1),
+                })
+                .unwrap();
+        }
+        drop(client);
+        reader.run(messages, CancellationToken::new()).await;
+        assert!(matches!(feed.try_recv(), Ok(Feed::Interrupted)));
+        for users in 6..10 {
+            let Ok(Feed::Delivery(room, Delivery::Presence(count))) = feed.try_recv() else { panic!("none") };
+            assert_eq!(room, RoomName::parse("event:wall").unwrap());
+            assert_eq!(count, PresenceCount { connections: users, users });
+        }
+    }
 
     #[test]
     fn a_control_comes_back_as_it_went() {

@@ -94,6 +94,8 @@ pub(super) struct Task {
     /// Rooms that may be subscribed though nobody wants them.
     strays: HashSet<RoomName>,
     broken: bool,
+    /// A new connection stands, and nothing was tried on it yet.
+    reconnected: bool,
     token: u64,
     feed: SharedFeed,
     health: Arc<HealthCell>,
@@ -122,6 +124,7 @@ impl Task {
             rooms: HashSet::new(),
             strays: HashSet::new(),
             broken: false,
+            reconnected: false,
             token: 0,
             feed,
             health,
@@ -148,14 +151,7 @@ impl Task {
                         return;
                     }
                     self.broken = true;
-                    // fred tells of the new connection a moment before it takes commands for it.
-                    for _ in 0..MEND_TRIES {
-                        self.mend().await;
-                        if !self.broken {
-                            break;
-                        }
-                        sleep(MEND_PAUSE).await;
-                    }
+                    self.reconnected = true;
                 }
                 _ = ticks.tick() => {
                     if self.broken {
@@ -171,6 +167,7 @@ impl Task {
                     self.carry_out(std::mem::take(&mut batch)).await;
                 }
             }
+            self.mend_soon().await;
         }
     }
 
@@ -282,6 +279,20 @@ impl Task {
         }
     }
 
+    /// Right after a reconnect, tries a few times: fred tells of the new connection a moment before it takes commands.
+    async fn mend_soon(&mut self) {
+        if !std::mem::take(&mut self.reconnected) {
+            return;
+        }
+        for _ in 0..MEND_TRIES {
+            if !self.broken {
+                return;
+            }
+            self.mend().await;
+            sleep(MEND_PAUSE).await;
+        }
+    }
+
     /// After a reconnect: subscribes everything anew. On failure `broken` stays, for the next tick.
     async fn mend(&mut self) {
         while self.reconnects.try_recv().is_ok() {}
@@ -334,12 +345,13 @@ impl Task {
     fn interrupted_again(&mut self) -> bool {
         let again = !matches!(self.reconnects.try_recv(), Err(broadcast::error::TryRecvError::Empty));
         self.broken |= again;
+        self.reconnected |= again;
         again
     }
 
     /// One pipeline: UNSUBSCRIBE, SUBSCRIBE, PING.
     async fn prove_once(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>) -> Result<(), Error> {
-        let pipeline = client::fail_fast(&self.client.pipeline());
+        let pipeline = client::on_one_connection(&self.client);
         if !unsubscribe.is_empty() {
             pipeline.unsubscribe(unsubscribe).await?;
         }
@@ -378,7 +390,7 @@ impl Task {
     async fn come_in_step(&mut self) {
         for _ in 0..RESYNC_TRIES {
             sleep(Duration::from_millis(2)).await;
-            let pipeline = client::fail_fast(&self.client.pipeline());
+            let pipeline = client::on_one_connection(&self.client);
             match self.ping(&pipeline).await {
                 Ok(false) => {}
                 Err(error) if fault::is_denied(&error) => {}

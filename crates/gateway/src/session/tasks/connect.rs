@@ -76,7 +76,7 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
             rooms_per_socket: limits.rooms_per_socket.get(),
         },
     }));
-    let expires = expires_at.map(|at| instant_of(at));
+    let expires = expires_at.map(instant_of);
     Done::answer(id, Ok(answer)).with(Change::Opened { who, expires })
 }
 
@@ -89,7 +89,7 @@ pub(super) fn refresh(node: &Node, who: &Identity, id: Option<u64>, token: &str)
             Done::answer(id, Ok(answer)).with(Change::Refreshed { who: verified.identity, expires })
         }
         Ok(_) => Done::failed(id, Failure::new(ErrorCode::InvalidToken, "the token is another user's")),
-        Err(error) => Done::failed(id, failure_of(&error)),
+        Err(error) => Done::failed(id, failure_of(error)),
     }
 }
 
@@ -100,9 +100,9 @@ async fn identify(node: &Node, connect: Connect) -> Result<Known, Refused> {
                 Ok(Known { who: verified.identity, expires_at: Some(verified.expires_at), secret: None })
             }
             Err(error @ AuthError::Expired) => {
-                Err(Refused::Final(failure_of(&error), CloseCode::TokenExpired))
+                Err(Refused::Final(failure_of(error), CloseCode::TokenExpired))
             }
-            Err(error) => Err(failure_of(&error).into()),
+            Err(error) => Err(failure_of(error).into()),
         },
         Connect { ticket: Some(ticket), .. } => redeem(node, &ticket).await,
         Connect { guest, .. } if node.config.auth.guests => {
@@ -132,7 +132,7 @@ async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
     Ok(Known { who, expires_at: grant.expires_at, secret: None })
 }
 
-fn failure_of(error: &AuthError) -> Failure {
+fn failure_of(error: AuthError) -> Failure {
     match error {
         AuthError::Expired => Failure::new(ErrorCode::TokenExpired, error.to_string()),
         AuthError::Invalid(_) | AuthError::NoSigningKey => {

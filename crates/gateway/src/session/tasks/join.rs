@@ -13,9 +13,9 @@ use roomcast_protocol::{
 use super::{Change, Done};
 use crate::{
     backend::Repeat,
-    broker::{Page, Range},
+    broker::{MAX_PAGE, Page, Range},
     conn::{Conn, Seat},
-    node::now,
+    node::{Node, now},
     pump::Note,
     session::encode,
     worker::Worker,
@@ -40,7 +40,8 @@ pub(super) async fn join(
 ) -> Done {
     // Who joins again starts again: from the position it names.
     let again = worker.leave(conn, &request.room);
-    match try_join(worker, conn, who, id, &request).await {
+    // Boxed: it holds several calls to Redis at once, and is far larger than any other task.
+    match Box::pin(try_join(worker, conn, who, id, &request)).await {
         Ok(()) => Done { answer: None, change: Change::Joined(request.room), close: None },
         Err(failure) => {
             worker.leave(conn, &request.room);
@@ -61,21 +62,14 @@ async fn try_join(
     let Request { room, rules, since, recent } = request;
     make_room_for(worker, room)?;
     let guarded = rules.audience == Audience::AdminsOnly;
-    let seat = worker
-        .hub
-        .borrow_mut()
-        .enter(room, guarded, conn, now().instant)
-        .map_err(|_full| Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may"))?;
+    let full = || Failure::new(ErrorCode::RoomFull, "the room holds as many members as it may");
+    let permit = node.seats.take(room).ok_or_else(full)?;
+    let entered = worker.hub.borrow_mut().enter(room, guarded, conn, permit, now().instant);
+    let seat = entered.map_err(|_full| full())?;
     node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
-    let range = match since {
-        Some(since) => {
-            Range::Since(since.clone(), usize::try_from(rules.history.size).unwrap_or(usize::MAX).max(1))
-        }
-        None => Range::Recent(*recent),
-    };
     let backend = &node.backend;
-    let page = backend.call(Repeat::Harmless, backend.broker.history(room, &range, rules.history));
+    let page = past(node, room, rules, since.as_ref(), *recent);
     let counts = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
     let presence = async {
         match counted {
@@ -130,6 +124,31 @@ fn joined(
         presence,
         counts: counts.into_iter().take(MAX_COUNTS).map(value).collect(),
     }
+}
+
+/// What was missed since a position, page after page up to the log's end, or the newest events.
+async fn past(
+    node: &Node,
+    room: &RoomName,
+    rules: &Rules,
+    since: Option<&Position>,
+    recent: usize,
+) -> Result<Page, Failure> {
+    let broker = &node.backend.broker;
+    let read = async |range: Range| {
+        node.backend.call(Repeat::Harmless, broker.history(room, &range, rules.history)).await
+    };
+    let Some(since) = since else { return read(Range::Recent(recent)).await };
+    let mut whole = read(Range::Since(since.clone(), MAX_PAGE)).await?;
+    while whole.complete
+        && let Some(last) = whole.events.last().filter(|last| last.offset < whole.tail.offset)
+    {
+        let so_far = Position { epoch: whole.tail.epoch.clone(), offset: last.offset };
+        let next = read(Range::Since(so_far, MAX_PAGE)).await?;
+        whole.events.extend(next.events);
+        (whole.tail, whole.complete) = (next.tail, next.complete);
+    }
+    Ok(whole)
 }
 
 /// A room that is new on this node needs a place among `limits.rooms_per_node`: the room that was empty longest

@@ -11,29 +11,31 @@ use std::{
 pub struct RedisServer {
     child: Child,
     pub port: u16,
-    _dir: tempfile::TempDir,
+    durable: bool,
+    dir: tempfile::TempDir,
 }
 
 impl RedisServer {
+    /// A server that keeps nothing.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// A server that has everything again after a restart.
+    pub fn start_durable() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(durable: bool) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a directory for Redis");
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(dir.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| {
-                panic!("redis-server can't be started ({error}): apt-get install redis-server")
-            });
-        let server = Self { child, port, _dir: dir };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "redis-server does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        server
+        let child = spawn(port, durable, &dir);
+        Self { child, port, durable, dir }
+    }
+
+    /// Starts it again on the same port, after it was killed.
+    pub fn restart(&mut self) {
+        self.child = spawn(self.port, self.durable, &self.dir);
     }
 
     pub fn url(&self) -> String {
@@ -51,6 +53,30 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         let _gone = self.kill();
     }
+}
+
+fn spawn(port: u16, durable: bool, dir: &tempfile::TempDir) -> Child {
+    let keep = if durable {
+        ["--appendonly", "yes", "--appendfsync", "always"]
+    } else {
+        ["--appendonly", "no", "--save", ""]
+    };
+    let child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(keep)
+        .arg("--dir")
+        .arg(dir.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| {
+            panic!("redis-server can't be started ({error}): apt-get install redis-server")
+        });
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "redis-server does not listen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child
 }
 
 /// A port that nobody listens on now.

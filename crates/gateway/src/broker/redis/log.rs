@@ -1,0 +1,172 @@
+//! The rooms' logs: appending, reading, where they stand, and their end.
+
+use std::{sync::Arc, time::Duration};
+
+use fred::types::Value;
+use futures_util::future::{join, join_all};
+use roomcast_core::permission::HistoryRules;
+use roomcast_protocol::{Offset, Position, RoomName};
+use sha2::{Digest, Sha256};
+
+use super::{
+    body,
+    client::Commands,
+    fault::Effect,
+    internal,
+    keys::{Keys, hex},
+    nonsense,
+    scripts::Scripts,
+};
+use crate::broker::{
+    BrokerError, MAX_PAGE, Page, Publication, Published, Range, new_epoch,
+    payload::{self, Body},
+};
+
+/// A room's position outlives its log by this much, as `log_append` has it.
+const POSITION_TTL: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) keys: Keys,
+    pub(super) scripts: Arc<Scripts>,
+    pub(super) commands: Commands,
+}
+
+impl Log {
+    /// One script: the key's record, the log, the news.
+    pub(super) async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
+        let Publication { room, event, data, from, key, history } = publication;
+        let Self { keys, scripts, commands, .. } = self;
+        let body = body(event, data, from.as_deref())?;
+        let hash = key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default();
+        let mut names = vec![keys.meta(room), keys.log(room), keys.key_index(room)];
+        names.extend(key.as_ref().map(|key| keys.key(room, key)));
+        let args = vec![
+            keys.channel(room).into(),
+            new_epoch()?.into(),
+            history.size.to_string().into(),
+            millis(history.ttl),
+            body.into(),
+            hash.into(),
+        ];
+        let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
+        match &answer[..] {
+            [outcome] if outcome == "key_reused" => Err(BrokerError::KeyReused),
+            [outcome, epoch, offset] => {
+                Ok(Published { position: position(epoch, offset)?, duplicate: outcome == "duplicate" })
+            }
+            _ => Err(nonsense("publish")),
+        }
+    }
+
+    /// One script: where the log stands, and the part asked for.
+    pub(super) async fn history(
+        &self,
+        room: &RoomName,
+        range: &Range,
+        history: HistoryRules,
+    ) -> Result<Page, BrokerError> {
+        let Self { keys, scripts, commands, .. } = self;
+        let (mode, epoch, offset, limit) = match range {
+            Range::Since(since, limit) => {
+                ("since", since.epoch.as_str(), since.offset.0, (*limit).clamp(1, MAX_PAGE))
+            }
+            Range::Recent(limit) => ("recent", "", 0, (*limit).min(MAX_PAGE)),
+            Range::Before(offset, limit) => ("before", "", *offset, (*limit).min(MAX_PAGE)),
+        };
+        let args = vec![
+            new_epoch()?.into(),
+            millis(history.ttl + POSITION_TTL),
+            mode.into(),
+            epoch.into(),
+            offset.to_string().into(),
+            limit.to_string().into(),
+        ];
+        let names = vec![keys.meta(room), keys.log(room)];
+        let answer: Vec<String> = commands.run(&scripts.history, names, args, Effect::Harmless).await?;
+        let [epoch, offset, complete, entries @ ..] = &answer[..] else { return Err(nonsense("history")) };
+        let mut events = Vec::with_capacity(entries.len() / 3);
+        for entry in entries.chunks(3) {
+            let [id, body, at] = entry else { return Err(nonsense("history")) };
+            let read = || {
+                let offset = payload::number(id.strip_suffix("-0")).ok()?;
+                Some(Body::parse(body).ok()?.at(Offset(offset), payload::number(Some(at)).ok()?))
+            };
+            events.push(read().ok_or_else(|| nonsense("history"))?);
+        }
+        if mode != "since" {
+            events.reverse();
+        }
+        Ok(Page { tail: position(epoch, offset)?, events, complete: complete == "1" })
+    }
+
+    /// One look per room, pipelined.
+    pub(super) async fn tails(&self, rooms: &[RoomName]) -> Result<Vec<Option<Position>>, BrokerError> {
+        let Self { keys, commands, .. } = self;
+        let keep = POSITION_TTL.as_millis().to_string();
+        let mut tails = Vec::with_capacity(rooms.len());
+        for rooms in rooms.chunks((commands.most_at_once() / 2).max(1)) {
+            let looks = rooms.iter().map(|room| {
+                let meta = keys.meta(room);
+                let keep = keep.clone();
+                async move {
+                    let look = vec![meta.as_str().into(), "epoch".into(), "offset".into()];
+                    let look = commands.send::<Vec<Option<String>>>("HMGET", &meta, look, Effect::Harmless);
+                    // GT: never shortens what a longer history asked for.
+                    let renew = vec![meta.as_str().into(), keep.into(), "GT".into()];
+                    let renew = commands.send::<Value>("PEXPIRE", &meta, renew, Effect::Harmless);
+                    let (look, renewed) = join(look, renew).await;
+                    if let Err(error) = renewed {
+                        tracing::debug!(%error, "could not keep a room's position from expiring");
+                    }
+                    match &look?[..] {
+                        [Some(epoch), Some(offset)] => position(epoch, offset).map(Some),
+                        [Some(epoch), None] => position(epoch, "0").map(Some),
+                        _ => Ok(None),
+                    }
+                }
+            });
+            for tail in join_all(looks).await {
+                tails.push(tail?);
+            }
+        }
+        Ok(tails)
+    }
+
+    /// The keys' records first, as there may be many; then the end in one step.
+    pub(super) async fn end_room(&self, room: &RoomName, reason: &str) -> Result<Position, BrokerError> {
+        let Self { keys, scripts, commands, .. } = self;
+        loop {
+            let index = vec![keys.key_index(room)];
+            let left: u64 = commands.run(&scripts.forget_keys, index, Vec::new(), Effect::Harmless).await?;
+            if left == 0 {
+                break;
+            }
+        }
+        let names = vec![keys.meta(room), keys.log(room), keys.presence(room), keys.presence_pushed(room)];
+        let args = vec![
+            keys.channel(room).into(),
+            new_epoch()?.into(),
+            millis(POSITION_TTL),
+            payload::ended_body(reason).map_err(|error| internal(&error))?.into(),
+            keys.presence(room).into(),
+        ];
+        let answer: Vec<String> = commands.run(&scripts.end_room, names, args, Effect::Write).await?;
+        match &answer[..] {
+            [epoch, offset] => position(epoch, offset),
+            _ => Err(nonsense("end_room")),
+        }
+    }
+}
+
+fn position(epoch: &str, offset: &str) -> Result<Position, BrokerError> {
+    let read = || {
+        let offset = Offset(payload::number(Some(offset)).ok()?);
+        Some(Position { epoch: payload::epoch(Some(epoch)).ok()?, offset })
+    };
+    read().ok_or_else(|| nonsense("a position"))
+}
+
+fn millis(duration: Duration) -> Value {
+    duration.as_millis().to_string().into()
+}
