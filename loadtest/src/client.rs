@@ -139,6 +139,26 @@ pub(crate) struct Joined {
     pub(crate) offset: Offset,
     pub(crate) recovered: bool,
     pub(crate) events: Vec<Past>,
+    /// Who is there; a server of a test may leave it out.
+    #[serde(default)]
+    pub(crate) presence: Option<PresenceCount>,
+    /// Counters as they stand.
+    #[serde(default)]
+    pub(crate) counts: Vec<CountValue>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct PresenceCount {
+    pub(crate) connections: u64,
+    pub(crate) users: u64,
+}
+
+/// One counter's value.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct CountValue {
+    pub(crate) value: u64,
+    pub(crate) version: u64,
 }
 
 /// An event of an `events` list.

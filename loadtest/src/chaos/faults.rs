@@ -190,9 +190,11 @@ impl Fault {
             }
             Self::SentinelPlanned => Nature {
                 what: "planned failover (SENTINEL FAILOVER)",
+                // A client that stays with the old master is not disturbed at first, and loses it all later.
+                notice: None,
                 heal: ms(4_000),
                 resets: true,
-                rest: ms(5_000),
+                rest: ms(13_000),
                 ..quick
             },
             Self::SentinelUnplanned => Nature {

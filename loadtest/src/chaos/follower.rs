@@ -141,7 +141,14 @@ mod tests {
             data: Data::parse(&format!(r#"{{"p":0,"n":{n},"x":""}}"#)).unwrap(),
         };
         let events = events.iter().map(past).collect();
-        Joined { epoch: Epoch::new(epoch), offset: Offset(offset), recovered, events }
+        Joined {
+            epoch: Epoch::new(epoch),
+            offset: Offset(offset),
+            recovered,
+            events,
+            presence: None,
+            counts: Vec::new(),
+        }
     }
 
     fn follower() -> Follower {

@@ -20,7 +20,14 @@ fn joined(offset: u64, recovered: bool, events: &[u64]) -> Joined {
         data: Data::parse(&format!(r#"{{"p":0,"n":{n}}}"#)).expect("JSON"),
     };
     let events = events.iter().map(past).collect();
-    Joined { epoch: Epoch::new("e"), offset: Offset(offset), recovered, events }
+    Joined {
+        epoch: Epoch::new("e"),
+        offset: Offset(offset),
+        recovered,
+        events,
+        presence: None,
+        counts: Vec::new(),
+    }
 }
 
 /// A run of ten acknowledged events and two subscribers that saw them all.

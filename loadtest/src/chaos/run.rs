@@ -102,12 +102,7 @@ pub(super) async fn run(options: Options, scenario: Scenario) -> anyhow::Result<
     Ok(Outcome { scenario: scenario.name, seed: options.seed, passed, seconds, verdicts, faults })
 }
 
-fn start(
-    options: &Options,
-    scenario: &Scenario,
-    cluster: &Cluster,
-    ledger: &Ledger,
-) -> Clients {
+fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Ledger) -> Clients {
     let levers = Levers {
         load: watch::channel(faults::CALM).0,
         stalled: watch::channel(false).0,

@@ -63,7 +63,7 @@ pub(super) fn find(name: &str, seed: u64) -> Option<Scenario> {
         return Some(Scenario { name: RANDOM, faults, subscribers: USUAL });
     }
     let (name, fault) = SINGLE.iter().find(|(of, _)| *of == name)?;
-    let subscribers = if *fault == Fault::ReconnectStorm { 150 } else { USUAL };
+    let subscribers = if *fault == Fault::ReconnectStorm { 60 } else { USUAL };
     Some(Scenario { name, faults: vec![*fault], subscribers })
 }
 

@@ -126,9 +126,13 @@ async fn join_all(client: &mut Client, place: usize, ledger: &Ledger) -> Result<
         let at = ledger.now();
         {
             let mut pages = ledger.open();
-            if let Some(follower) =
-                pages.records.get_mut(place).and_then(|record| record.rooms.get_mut(index))
-            {
+            let Some(record) = pages.records.get_mut(place) else { continue };
+            if index == 0 {
+                record.presence = joined.presence.map(|count| (count.connections, count.users));
+                // All that is counted in this room is one counter.
+                record.count = joined.counts.first().map(|count| (count.value, count.version));
+            }
+            if let Some(follower) = record.rooms.get_mut(index) {
                 follower.joined(at, &joined);
             }
         }
