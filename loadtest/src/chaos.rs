@@ -41,7 +41,7 @@ pub(crate) struct Options {
     /// Draws times, victims and, in `random`, faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Scenarios by name, with commas between; `all` for every one.
+    /// Scenarios by name, with commas between; `all` or `all-but-random` for many.
     #[arg(long, value_delimiter = ',', default_value = "random")]
     scenario: Vec<String>,
     /// How long faults are made in each scenario; every fault comes at least once.
@@ -156,13 +156,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
 }
 
 fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
-    let all = options.scenario.iter().any(|name| name == "all");
-    let names: Vec<_> =
-        if all { scenarios::names().map(str::to_owned).collect() } else { options.scenario.clone() };
-    let find = |name: &String| {
-        scenarios::find(name, options.seed).with_context(|| format!("no scenario {name}; --list names them"))
+    let names = options.scenario.iter().flat_map(|name| match name.as_str() {
+        "all" => scenarios::names().map(str::to_owned).collect(),
+        "all-but-random" => {
+            scenarios::names().filter(|name| *name != scenarios::RANDOM).map(str::to_owned).collect()
+        }
+        name => vec![name.to_owned()],
+    });
+    let find = |name: String| {
+        scenarios::find(&name, options.seed).with_context(|| format!("no scenario {name}; --list names them"))
     };
-    names.iter().map(find).collect()
+    names.map(find).collect()
 }
 
 fn tell(outcome: &Outcome) {

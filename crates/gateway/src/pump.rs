@@ -317,7 +317,7 @@ impl Pump {
 
     fn start_repairs(&mut self) {
         #[cfg(feature = "chaos-hooks")]
-        if std::env::var_os("ROOMCAST_CHAOS_NO_REPAIR").is_some() {
+        if std::env::var_os("CHAOS_NO_REPAIR").is_some() {
             // What waits is forgotten: so a hub would be that does not look for its losses.
             self.waiting.clear();
         }

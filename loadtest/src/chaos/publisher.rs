@@ -26,6 +26,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last event is repeated after the end.
 const LAST_WORD: Duration = Duration::from_secs(10);
+/// How often somebody who may not count looks again.
+const IDLE: Duration = Duration::from_millis(50);
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 const MOST_PAUSE: Duration = Duration::from_millis(150);
 
@@ -88,6 +90,7 @@ struct Publisher {
 pub(super) async fn publish(
     plan: Plan,
     load: watch::Receiver<Load>,
+    counting: watch::Receiver<bool>,
     stop: CancellationToken,
     ledger: Ledger,
 ) {
@@ -97,6 +100,10 @@ pub(super) async fn publish(
     let mut next = Instant::now() + publisher.dice.between(Duration::ZERO, publisher.plan.period);
     while publisher.idle(next, &stop).await {
         let Load { payload, hurry } = *load.borrow();
+        if publisher.plan.work == Work::Count && !*counting.borrow() {
+            next = Instant::now() + IDLE;
+            continue;
+        }
         n += 1;
         let mark = Mark { p: publisher.plan.id, n };
         if let Err(error) = publisher.one(mark, payload, &stop).await {

@@ -26,7 +26,7 @@ use super::{
     publisher::{self, COUNTER, Work},
     scenarios::Scenario,
     subscriber,
-    watch::{Diary, health, presence, snapshot},
+    watch::{Diary, health, presence, pulse, snapshot},
 };
 use crate::target::{Identity, Wire};
 
@@ -35,8 +35,8 @@ const BUSY: u32 = 4;
 const BUSY_PERIOD: Duration = Duration::from_millis(100);
 /// The second room is quiet: a loss there is followed by nothing for a while.
 const QUIET_PERIOD: Duration = Duration::from_millis(1_700);
-/// Within 60 of a kind per minute.
-const COUNT_PERIOD: Duration = Duration::from_millis(1_200);
+/// A node allows 60 in a minute.
+const COUNT_PERIOD: Duration = Duration::from_millis(400);
 /// Subscribers that stop reading when told to.
 const SLOW: usize = 2;
 /// Everything as usual before the first fault.
@@ -107,6 +107,7 @@ fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Led
         load: watch::channel(faults::CALM).0,
         stalled: watch::channel(false).0,
         storm: watch::channel(0).0,
+        counting: watch::channel(true).0,
     };
     let never = watch::channel(false).0;
     let (publishing, stop) = (CancellationToken::new(), CancellationToken::new());
@@ -150,6 +151,7 @@ fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Led
         publishers.spawn(publisher::publish(
             plan,
             levers.load.subscribe(),
+            levers.counting.subscribe(),
             publishing.clone(),
             ledger.clone(),
         ));
@@ -164,6 +166,7 @@ fn observe(clients: &mut Clients, cluster: &Cluster, ledger: &Ledger, diary: &Di
         others.spawn(health(node.index, node.internal, ledger.clone(), diary.clone(), stop.clone()));
     }
     let nodes = cluster.nodes.iter().map(|node| node.internal).collect();
+    others.spawn(pulse(diary.clone(), stop.clone()));
     others.spawn(presence(nodes, ledger.clone(), diary.clone(), stop.clone()));
 }
 

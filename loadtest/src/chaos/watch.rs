@@ -8,12 +8,13 @@ use std::{
 
 use roomcast_protocol::{Epoch, Offset};
 use serde::Deserialize;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{cluster::API_KEY, http, ledger::Ledger};
 
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+const PULSE: Duration = Duration::from_millis(20);
 const PRESENCE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// One look at a node's health.
@@ -49,6 +50,8 @@ pub(super) struct Presence {
 pub(super) struct Sights {
     pub(super) health: Vec<Health>,
     pub(super) presence: Vec<Presence>,
+    /// The longest time for which this process itself did not get to run: nobody else here was quicker.
+    pub(super) stall: Duration,
 }
 
 /// The record of one run. Clones share it.
@@ -122,6 +125,19 @@ pub(super) struct Counter {
 /// Reads a room from a node.
 pub(super) async fn snapshot(internal: u16, room: &str) -> anyhow::Result<Snapshot> {
     http::get(internal, &format!("/api/v1/rooms/{room}"), Some(API_KEY)).await?.json()
+}
+
+/// Measures how late this process itself is, until told to stop.
+pub(super) async fn pulse(diary: Diary, stop: CancellationToken) {
+    loop {
+        let began = Instant::now();
+        if stop.run_until_cancelled(sleep(PULSE)).await.is_none() {
+            return;
+        }
+        let late = began.elapsed().saturating_sub(PULSE);
+        let mut sights = diary.open();
+        sights.stall = sights.stall.max(late);
+    }
 }
 
 /// Looks at one node's health until told to stop.
