@@ -173,6 +173,7 @@ impl Hub {
     /// Answers a join: first the reply, then what came since the log was read at `tail`.
     pub fn activate(&mut self, seat: &Seat, tail: Position, reply: Option<Item>) -> Result<(), Overrun> {
         let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
+        let guarded = room.state.guarded;
         let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
         let kept = match std::mem::replace(&mut seated.lane, Lane::Overrun) {
             Lane::Joining(kept) => kept,
@@ -184,7 +185,7 @@ impl Hub {
             conn.send(reply);
         }
         for delivery in &kept {
-            send_apart(&conn, delivery, &mut seen);
+            send_apart(&conn, delivery, &mut seen, guarded);
         }
         seated.lane = Lane::Trailing(seen.clone());
         // A room that knew no position stands where its first member stands; others that stand elsewhere are
@@ -212,6 +213,7 @@ impl Hub {
     pub fn deliver(&mut self, delivery: Delivery) {
         let Some(id) = self.table.find(&delivery.room) else { return };
         let Some(room) = self.table.room_mut(id) else { return };
+        let guarded = room.state.guarded;
         for member in room.state.apart.clone() {
             let Some(seated) = room.member_mut(member) else { continue };
             match &mut seated.lane {
@@ -219,7 +221,7 @@ impl Hub {
                 Lane::Joining(_) => seated.lane = Lane::Overrun,
                 Lane::Trailing(seen) => {
                     let conn = seated.conn.clone();
-                    send_apart(&conn, &delivery, seen);
+                    send_apart(&conn, &delivery, seen, guarded);
                 }
                 Lane::Overrun | Lane::Sharing(_) => {}
             }
@@ -345,8 +347,11 @@ fn is_after(position: &Position, seen: Option<&Position>) -> bool {
     seen.is_none_or(|seen| seen.epoch != position.epoch || seen.offset < position.offset)
 }
 
-/// Sends one push to one member, where it is news to it.
-fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position) {
+/// Sends one push to one member, where it is news to it and, in a guarded room, its token still holds.
+fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position, guarded: bool) {
+    if guarded && conn.expires.get().is_some_and(|at| at <= Instant::now()) {
+        return;
+    }
     match &delivery.place {
         Place::Event(position) if !is_after(position, Some(seen)) => return,
         Place::Event(position) | Place::Reset(position) => *seen = position.clone(),

@@ -228,7 +228,7 @@ impl Driver {
     }
 
     /// Sends what waits and the close frame, then lets the client's own close arrive, within bounds.
-    async fn say_goodbye(mut self, code: Option<CloseCode>) {
+    async fn say_goodbye(self, code: Option<CloseCode>) {
         if let Some(code) = code {
             self.conn.send_close(code);
         }
@@ -236,7 +236,7 @@ impl Driver {
             self.conn.drained().await?;
             if code.is_some() {
                 socket2::SockRef::from(self.conn.stream()).shutdown(std::net::Shutdown::Write)?;
-                while let Some(Ok(_)) = self.reader.next().await {}
+                io::discard(self.conn.stream()).await?;
             }
             std::io::Result::Ok(())
         };

@@ -233,7 +233,8 @@ impl Worker {
         true
     }
 
-    fn note_idle(&self) {
+    /// Tells the other workers how many empty rooms could be given up here.
+    pub fn note_idle(&self) {
         if let Some(idle) = self.node.idle_rooms.get(self.id as usize) {
             idle.store(self.hub.borrow().idle(), Relaxed);
         }

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, State},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,7 +19,7 @@ use roomcast_protocol::{Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, P
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::body::{Body, Text};
+use self::body::{Body, Named, Text};
 use super::{auth, problem::Problem};
 use crate::{
     backend::Repeat,
@@ -61,14 +61,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .with_state(node)
 }
 
-/// A failure, counted.
-fn problem(failure: Failure) -> Problem {
-    metrics::error(failure.code);
-    failure.into()
-}
-
 fn answer(result: Result<Answer, Failure>) -> Result<Json<Answer>, Problem> {
-    result.map(Json).map_err(problem)
+    result.map(Json).map_err(Problem::from)
 }
 
 /// The rules of the room's namespace. The API itself is trusted: it may publish anywhere that is configured.
@@ -85,12 +79,12 @@ async fn publish(
     Text(text): Text,
 ) -> Result<Json<Value>, Problem> {
     let header = idempotency_key(&headers)?;
-    let mut publish = read_publish(&text).map_err(problem)?;
+    let mut publish = read_publish(&text).map_err(Problem::from)?;
     if header.is_some() && publish.key.is_some() && header != publish.key {
         return Err(Problem::new(ErrorCode::BadFrame, "key and Idempotency-Key differ"));
     }
     publish.key = publish.key.or(header);
-    publish_one(&node, publish).await.map(Json).map_err(problem)
+    publish_one(&node, publish).await.map(Json).map_err(Problem::from)
 }
 
 fn read_publish(text: &str) -> Result<Publish, Failure> {
@@ -157,7 +151,7 @@ async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<V
 /// The operation in the address, its own fields in the body, and `user`: on whose behalf.
 async fn operation(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Text(text): Text,
 ) -> Result<Json<Answer>, Problem> {
     #[derive(Deserialize)]
@@ -169,9 +163,10 @@ async fn operation(
         .filter(|kind| matches!(kind, OpKind::Like | OpKind::Count | OpKind::Comment))
         .ok_or_else(unknown)?;
     let OnBehalf { user } = body::read(&text)?;
-    let op = Decoder::body(kind, &text).map_err(|error| problem(Failure::new(error.code, error.message)))?;
+    let op =
+        Decoder::body(kind, &text).map_err(|error| Problem::from(Failure::new(error.code, error.message)))?;
     let room = op.room().cloned().ok_or_else(unknown)?;
-    let rules = rules_of(&node, &room).map_err(problem)?;
+    let rules = rules_of(&node, &room).map_err(Problem::from)?;
     answer(tasks::counter(&node, &room, &rules, &user, op).await)
 }
 
@@ -190,15 +185,21 @@ async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Re
         return Err(Problem::new(ErrorCode::BadFrame, "name a user, a session or an ip"));
     }
     let control = Control::Disconnect { user, session, ip: ip.map(|ip| ip.to_canonical()) };
-    node.backend.call(Repeat::Harmless, node.backend.broker.control(&control)).await.map_err(problem)?;
+    node.backend
+        .call(Repeat::Harmless, node.backend.broker.control(&control))
+        .await
+        .map_err(Problem::from)?;
     Ok(Json(json!({})).into_response())
 }
 
 /// Every live node's own report, read in one step, and their sums.
 async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
     let report = node.report();
-    let nodes =
-        node.backend.call(Repeat::Harmless, node.backend.broker.heartbeat(&report)).await.map_err(problem)?;
+    let nodes = node
+        .backend
+        .call(Repeat::Harmless, node.backend.broker.heartbeat(&report))
+        .await
+        .map_err(Problem::from)?;
     let sum = |field: &str| nodes.iter().filter_map(|node| node.stats[field].as_u64()).sum::<u64>();
     let total = json!({
         "connections": sum("connections"),

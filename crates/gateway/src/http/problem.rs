@@ -10,6 +10,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use roomcast_protocol::{ErrorCode, Failure};
 use serde_json::json;
 
+use crate::metrics;
+
 /// A failure as it is answered.
 #[derive(Debug)]
 pub struct Problem {
@@ -56,7 +58,9 @@ impl From<Failure> for Problem {
 }
 
 impl From<Problem> for Response {
+    /// Every problem becomes a response once, so here it is counted.
     fn from(problem: Problem) -> Self {
+        metrics::error(problem.code);
         let mut body = json!({
             "type": "about:blank",
             "title": problem.status.canonical_reason(),

@@ -276,6 +276,28 @@ fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
 }
 
 #[test]
+fn a_guarded_room_holds_for_members_that_stand_apart_too() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (good, mut good_far) = pair(ROOMY, Codec::json()).await;
+        let (ended, mut ended_far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("admin"), true, &good, free(), now().instant).unwrap();
+        hub.activate(&seat, position(0), None).unwrap();
+        hub.deliver(event("admin", 1, 10));
+        let seat = hub.enter(&name("admin"), true, &ended, free(), now().instant).unwrap();
+        hub.deliver(event("admin", 2, 10));
+        ended.expires.set(Some(now().instant));
+        // One that was kept while the join was answered, and one that comes after it.
+        hub.activate(&seat, position(0), None).unwrap();
+        hub.deliver(event("admin", 3, 10));
+        flush_all(&mut hub);
+        assert_eq!(offsets(&frames_until(&mut good_far, "\"offset\":3,").await), [1, 2, 3]);
+        ended.send(reply("the end"));
+        assert_eq!(offsets(&frames_until(&mut ended_far, "the end").await), Vec::<u64>::new());
+    });
+}
+
+#[test]
 fn a_slow_socket_is_ordered_closed_and_harms_no_neighbour() {
     on_worker(async {
         let mut hub = new_hub();

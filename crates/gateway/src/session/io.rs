@@ -10,7 +10,10 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 use crate::conn::Conn;
 
@@ -42,6 +45,20 @@ impl Wire {
         if self.rest.is_empty() {
             // An empty `Bytes` could still hold its whole block.
             self.rest = Bytes::new();
+        }
+    }
+}
+
+/// Reads what a client still sends while it is being closed, and forgets it, until it ends. A socket that is closed
+/// with bytes unread is reset, and a reset can overtake the close frame.
+pub async fn discard(stream: &TcpStream) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        match SCRATCH_BUFFER.with_borrow_mut(|scratch| stream.try_read(scratch)) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
 }

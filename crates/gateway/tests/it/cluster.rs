@@ -166,7 +166,7 @@ async fn a_rolling_restart_loses_nothing() {
             match reader.frame().await {
                 Ok(push) if push["push"] == "event" => seen = push["offset"].as_u64().expect("an offset"),
                 Ok(push) => {
-                    assert!(["goaway", "presence"].contains(&push["push"].as_str().unwrap_or("")), "{push}")
+                    assert!(["goaway", "presence"].contains(&push["push"].as_str().unwrap_or("")), "{push}");
                 }
                 Err(end) => {
                     assert_eq!(end.map(|frame| u16::from(frame.code)), Some(1012));

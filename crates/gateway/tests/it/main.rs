@@ -7,7 +7,13 @@
     reason = "tests say what they promise in their names"
 )]
 
+mod api;
+mod bad_input;
 mod cli;
 mod cluster;
+mod codes;
+mod handshake;
+mod limits;
 mod rooms;
 mod support;
+mod tokens;

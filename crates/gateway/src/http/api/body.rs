@@ -1,14 +1,14 @@
-//! Request bodies: bounded, JSON, with errors that say what is wrong.
+//! What requests hold: bodies, bounded and JSON, queries and names in addresses, with errors that say what is wrong.
 
 use std::{collections::HashMap, future::Future};
 
 use axum::{
     body::Bytes,
-    extract::{FromRequest, Request},
+    extract::{self, FromRequest, FromRequestParts, Request},
     response::IntoResponse,
 };
 use futures_util::{StreamExt, stream};
-use http::StatusCode;
+use http::{StatusCode, request::Parts};
 use roomcast_protocol::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
@@ -45,6 +45,34 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Text(text) = Text::from_request(request, state).await?;
         read(&text).map(Self)
+    }
+}
+
+/// The name that stands in an address.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let name = extract::Path::<String>::from_request_parts(parts, state).await;
+        let bad = |_| Problem::new(ErrorCode::BadFrame, "the address is not UTF-8");
+        name.map(|extract::Path(name)| Self(name)).map_err(bad)
+    }
+}
+
+/// A query of a known shape.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = extract::Query::<T>::try_from_uri(&parts.uri);
+        let bad = |refused: extract::rejection::QueryRejection| {
+            Problem::new(ErrorCode::BadFrame, format!("the query: {}", refused.body_text()))
+        };
+        query.map(|extract::Query(query)| Self(query)).map_err(bad)
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-};
+use axum::{Json, extract::State};
 use roomcast_core::{
     permission::Rules,
     session::{DEFAULT_PAGE, MAX_PAGE},
@@ -15,16 +12,19 @@ use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Positio
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{answer, problem, rules_of};
+use super::{
+    answer,
+    body::{Named, Query},
+    rules_of,
+};
 use crate::{backend::Repeat, broker::Range, http::problem::Problem, node::Node, session::tasks};
 
 const DEFAULT_COMMENTS: u32 = 50;
 
 fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
-    let bad =
-        |error: roomcast_protocol::NameError| problem(Failure::new(ErrorCode::BadRoom, error.to_string()));
+    let bad = |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
     let room = RoomName::parse(name).map_err(bad)?;
-    let rules = rules_of(node, &room).map_err(problem)?;
+    let rules = rules_of(node, &room).map_err(Problem::from)?;
     Ok((room, rules))
 }
 
@@ -40,14 +40,14 @@ fn values(updates: Vec<Update>) -> Vec<Value> {
 /// Where its log stands, who is there, what it counts.
 pub(super) async fn snapshot(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
     let backend = &node.backend;
     let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
     let members = backend.call(Repeat::Harmless, backend.broker.presence_members(&room, None, 1));
     let counters = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
-    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(problem)?;
+    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(Problem::from)?;
     Ok(Json(json!({
         "room": room,
         "epoch": log.tail.epoch,
@@ -58,15 +58,12 @@ pub(super) async fn snapshot(
 }
 
 /// Ends a room: all its keys are removed, and who is in it is told `reset`.
-pub(super) async fn end(
-    State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn end(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
-    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(problem)?;
+    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
     let ended = backend.broker.end_room(&room, "the room was ended");
-    let position = backend.call(Repeat::Harmless, ended).await.map_err(problem)?;
+    let position = backend.call(Repeat::Harmless, ended).await.map_err(Problem::from)?;
     Ok(Json(json!({ "epoch": position.epoch, "offset": position.offset })))
 }
 
@@ -81,7 +78,7 @@ pub(super) struct Past {
 /// `?epoch=&since=` for what came after an offset, `?before=` for what came before one, neither for the newest.
 pub(super) async fn history(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(past): Query<Past>,
 ) -> Result<Json<Answer>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
@@ -102,7 +99,7 @@ pub(super) struct Paging {
 /// Members by user id.
 pub(super) async fn presence(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Answer>, Problem> {
     let (room, _) = room_of(&node, &name)?;
@@ -118,13 +115,13 @@ pub(super) struct Targets {
 /// Counter values, read in one step.
 pub(super) async fn counters(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(query): Query<Targets>,
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let targets: Option<Vec<String>> = query.targets.map(|list| list.split(',').map(str::to_owned).collect());
     let read = node.backend.counter.counters(room.as_str(), targets.as_deref());
-    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "counters": values(updates) })))
 }
 
@@ -140,7 +137,7 @@ pub(super) struct Comments {
 /// Comments, newest first.
 pub(super) async fn comments(
     State(node): State<Arc<Node>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     Query(query): Query<Comments>,
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
@@ -148,7 +145,7 @@ pub(super) async fn comments(
     let limit = query.limit.unwrap_or(DEFAULT_COMMENTS);
     let query = CommentsQuery { target: query.target, viewer, cursor: query.cursor, limit };
     let read = node.backend.counter.comments(room.as_str(), query);
-    let page = node.backend.call(Repeat::Harmless, read).await.map_err(problem)?;
+    let page = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
     let comment = |comment: roomcast_counter::Comment| {
         json!({
             "comment": comment.comment,

@@ -8,7 +8,7 @@ use roomcast_protocol::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{body::Body, problem};
+use super::body::Body;
 use crate::{
     backend::Repeat,
     http::problem::Problem,
@@ -54,6 +54,6 @@ pub(super) async fn mint(
     let grant =
         serde_json::to_string(&grant).map_err(|_| Problem::new(ErrorCode::Internal, "internal error"))?;
     let minted = node.backend.counter.mint_ticket(&grant, Duration::from_millis(ttl_ms));
-    let ticket = node.backend.call(Repeat::Harmless, minted).await.map_err(problem)?;
+    let ticket = node.backend.call(Repeat::Harmless, minted).await.map_err(Problem::from)?;
     Ok(Json(json!({ "ticket": ticket, "expires_at": now + ttl_ms })))
 }

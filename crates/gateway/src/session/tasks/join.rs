@@ -66,6 +66,8 @@ async fn try_join(
     let permit = node.seats.take(room).ok_or_else(full)?;
     let entered = worker.hub.borrow_mut().enter(room, guarded, conn, permit, now().instant);
     let seat = entered.map_err(|_full| full())?;
+    // A room that was empty was one that could be given up.
+    worker.note_idle();
     node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
     let backend = &node.backend;

@@ -25,6 +25,7 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("api.key", API_KEY),
         ("limits.frames_per_second", "unlimited"),
         ("limits.counter_ops_per_minute", "unlimited"),
+        ("drain.spread", "10ms"),
     ];
     let sources = base
         .iter()
@@ -87,6 +88,16 @@ impl TestNode {
 
     pub fn running(&self) -> &Running {
         self.running.as_ref().expect("the node runs")
+    }
+
+    /// A stop that the test does not wait for: nobody polls its clients any more, so that the node would wait in
+    /// vain for their goodbyes. They end with the test, and the node with them.
+    pub fn leave(mut self) {
+        let Some(running) = self.running.take() else { return };
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(running.stop());
+        });
     }
 
     /// A graceful stop.
