@@ -154,6 +154,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
 
     let pump = Pump::new(
         broker.clone(),
+        node.backend.counter.clone(),
         interest.clone(),
         Arc::new(node.terms.namespaces.clone()),
         presence.clone(),

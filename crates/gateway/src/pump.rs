@@ -2,6 +2,8 @@
 //!
 //! The pump never blocks on a worker: a lane that is full makes a gap, and a gap is read back from history.
 
+mod recount;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -12,6 +14,7 @@ use roomcast_core::{
     continuity::{FeedAction, FeedRules, RoomFeed},
     permission::{HistoryRules, Namespaces},
 };
+use roomcast_counter::Counter;
 use roomcast_protocol::{Epoch, Event, Offset, Position, Push, RoomName, SharedPush};
 use tokio::{
     sync::mpsc,
@@ -27,6 +30,7 @@ use crate::{
     presence::Presence,
     random::jitter,
 };
+use recount::Recount;
 
 /// Events read per repair step.
 const REPAIR_PAGE: usize = 500;
@@ -93,6 +97,7 @@ pub struct Pump {
     namespaces: Arc<Namespaces>,
     lanes: Vec<Lane>,
     presence: Presence,
+    recount: Recount,
     lines: HashMap<RoomName, Line>,
     waiting: VecDeque<(RoomName, Position, Pace)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
@@ -103,6 +108,7 @@ impl Pump {
     /// A pump that has moved nothing yet.
     pub fn new(
         broker: Broker,
+        counter: Counter,
         interest: Interest,
         namespaces: Arc<Namespaces>,
         presence: Presence,
@@ -114,6 +120,7 @@ impl Pump {
             namespaces,
             lanes,
             presence,
+            recount: Recount::new(counter),
             lines: HashMap::new(),
             waiting: VecDeque::new(),
             repairs: JoinSet::new(),
@@ -152,9 +159,15 @@ impl Pump {
                         self.looked(&rooms, &tails);
                     }
                 }
+                Some((room, values)) = self.recount.next() => {
+                    for value in values {
+                        self.pass(&room, Push::Count { room: room.clone(), value });
+                    }
+                }
                 _ = look.tick() => self.look(),
             }
             self.start_repairs();
+            self.recount.start(|room| self.interest.contains(room));
         }
     }
 
@@ -174,7 +187,10 @@ impl Pump {
             broker::Delivery::Signal { event, data, from } => {
                 self.pass(room, Push::Signal { room: room.clone(), event, data, from });
             }
-            broker::Delivery::Count(value) => self.pass(room, Push::Count { room: room.clone(), value }),
+            broker::Delivery::Count(value) => {
+                self.recount.live(room, &value);
+                self.pass(room, Push::Count { room: room.clone(), value });
+            }
             broker::Delivery::Presence(count) => {
                 self.pass(room, Push::Presence { room: room.clone(), count });
             }
@@ -193,6 +209,7 @@ impl Pump {
         );
         let rooms: Vec<_> = self.lines.keys().cloned().collect();
         for room in rooms {
+            self.recount.wanted(&room);
             let action = self.line(&room).feed.interrupted();
             self.act(&room, action);
         }
