@@ -9,7 +9,7 @@ pub const DEFAULT_FAILURES: u32 = 5;
 /// How long it stays open at first: a failover in progress is not hurried by more calls.
 pub const DEFAULT_OPEN: Duration = Duration::from_millis(500);
 /// The open time doubles with each failed probe, up to so many times the first.
-pub const MAX_BACKOFF: u32 = 8;
+pub const MAX_BACKOFF: u32 = 4;
 
 /// What the breaker does at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn the_open_time_doubles_to_eight_times_and_resets_on_close() {
+    fn the_open_time_doubles_to_four_times_and_resets_on_close() {
         let mut now = Instant::now();
         let mut breaker = opened(now);
-        for factor in [1, 2, 4, 8, 8, 8] {
+        for factor in [1, 2, 4, 4, 4] {
             assert_eq!(breaker.admit(now).unwrap_err(), OPEN * factor);
             now += OPEN * factor;
             fail(&mut breaker, now);
         }
-        now += OPEN * 8;
+        now += OPEN * 4;
         let probe = breaker.admit(now).unwrap();
         breaker.success(probe, now);
         (0..3).for_each(|_| fail(&mut breaker, now));

@@ -23,7 +23,7 @@ use crate::{
 /// What a client waits at least before it tries again.
 const RETRY: Duration = Duration::from_millis(250);
 /// And at most: refusing costs nothing, and whoever is told to wait for long is late when all is well again.
-const LONGEST_RETRY: Duration = Duration::from_millis(500);
+const LONGEST_RETRY: Duration = Duration::from_millis(300);
 
 /// Whether a call that is sent again does no harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

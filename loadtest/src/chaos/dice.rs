@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A generator of 64-bit numbers (SplitMix64).
+/// A generator of 64-bit numbers (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub(super) struct Dice(u64);
 

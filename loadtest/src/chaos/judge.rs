@@ -171,7 +171,7 @@ impl Evidence<'_> {
                         tally.add(format!(
                             "{who}, room {room}: event {}/{} at offset {} is lost",
                             mark.p, mark.n, position.offset
-                        ))
+                        ));
                     }
                     (false, _, _) => covered += 1,
                 }
@@ -372,7 +372,7 @@ impl Evidence<'_> {
             start_ms: millis(was.start),
             notice_ms: self.noticed_at(was, end).map(|at| millis(at.saturating_sub(was.start))),
             notice_bound_ms: notice.map(millis),
-            heal_ms: millis(healed - reference),
+            heal_ms: millis(healed.saturating_sub(reference)),
             heal_bound_ms: millis(heal),
             presence_ms: millis(presence),
         }

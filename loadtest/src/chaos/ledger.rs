@@ -100,7 +100,7 @@ impl Ledger {
     }
 
     /// Somebody was told something that must not be.
-    pub(super) fn fault(&self, what: String) {
+    pub(super) fn fault(&self, what: &str) {
         let at = self.now();
         self.open().faults.push(format!("{what}, at {at:.3?}"));
     }

@@ -103,7 +103,10 @@ impl Proxy {
             Kind::Commands => !link.subscribes.load(Ordering::Relaxed),
             Kind::Link => true,
         });
-        hit.map(|link| link.weather.send_replace(weather)).count()
+        hit.fold(0, |hit, link| {
+            link.weather.send_replace(weather);
+            hit + 1
+        })
     }
 
     /// Clear weather again. A connection that lost bytes can't go on as if nothing had been: it is cut.

@@ -107,7 +107,7 @@ pub(super) async fn publish(
         n += 1;
         let mark = Mark { p: publisher.plan.id, n };
         if let Err(error) = publisher.one(mark, payload, &stop).await {
-            publisher.ledger.fault(format!("publisher {}: {error:#}", publisher.plan.id));
+            publisher.ledger.fault(&format!("publisher {}: {error:#}", publisher.plan.id));
             return;
         }
         next = (next + publisher.plan.period / hurry.max(1)).max(Instant::now());
@@ -194,15 +194,14 @@ impl Publisher {
     }
 
     async fn attempt(&mut self, op: Op) -> Result<Data, ClientError> {
-        let client = match &mut self.client {
-            Some(client) => client,
-            None => {
-                let name = format!("publisher-{}", self.plan.id);
-                let who = self.plan.identity.member(&name).unwrap_or_else(|_| Identity::guest());
-                let Plan { target, codec, source, .. } = &self.plan;
-                let (client, _) = Client::connect(target, *codec, Some(*source), who).await?;
-                self.client.insert(client)
-            }
+        let client = if let Some(client) = &mut self.client {
+            client
+        } else {
+            let name = format!("publisher-{}", self.plan.id);
+            let who = self.plan.identity.member(&name).unwrap_or_else(|_| Identity::guest());
+            let Plan { target, codec, source, .. } = &self.plan;
+            let (client, _) = Client::connect(target, *codec, Some(*source), who).await?;
+            self.client.insert(client)
         };
         client.request(op).await
     }

@@ -276,7 +276,7 @@ async fn look(cluster: &Cluster, ledger: &Ledger, finale: &mut Finale) {
             let Ok(snapshot) = snapshot(node.internal, room.as_str()).await else { continue };
             if index == 0 {
                 let ours = |counter: &&super::watch::Counter| {
-                    (counter.target.as_str(), counter.counter.as_str()) == COUNTER
+                    (counter.target.as_str(), counter.name.as_str()) == COUNTER
                 };
                 finale.counter = Some(snapshot.counters.iter().find(ours).map_or(0, |counter| counter.value));
             }

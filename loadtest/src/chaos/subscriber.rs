@@ -109,7 +109,7 @@ async fn come_in(plan: &Plan, place: usize, ledger: &Ledger) -> Result<(Client, 
     let who = Identity::guest();
     let (client, welcome) = Client::connect(&plan.target, plan.codec, Some(plan.source), who).await?;
     if welcome.node.is_empty() {
-        ledger.fault(format!("subscriber {place}: connect named no node"));
+        ledger.fault(&format!("subscriber {place}: connect named no node"));
     }
     Ok((client, welcome.node))
 }

@@ -49,8 +49,22 @@ fn rows(measures: &[Measure]) -> String {
             Since::Cleared => "the end of its cause",
         };
         let promised = format!("{} s", nature.heal.as_secs_f64());
-        let times = measures.len();
-        text += &format!("| {} | {times} | {noticed} | {healed} | {promised} | {since} |\n", nature.what);
+        let times = measures.len().to_string();
+        text.extend([
+            "| ",
+            nature.what,
+            " | ",
+            &times,
+            " | ",
+            &noticed,
+            " | ",
+            &healed,
+            " | ",
+            &promised,
+            " | ",
+            since,
+            " |\n",
+        ]);
     }
     text
 }

@@ -118,7 +118,8 @@ pub(super) struct Count {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Counter {
     pub(super) target: String,
-    pub(super) counter: String,
+    #[serde(rename = "counter")]
+    pub(super) name: String,
     pub(super) value: u64,
 }
 

@@ -38,8 +38,8 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(6);
 /// One slow command is chance, five in a row are not.
 pub const DEFAULT_BREAKER_FAILURES: u32 = 5;
-/// How long a dependency that failed is left alone before one probe.
-pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_secs(2);
+/// How long a dependency that failed is left alone before one probe; four times that, if it goes on failing.
+pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_millis(500);
 /// Two health checks of a balancer that looks every 2 s.
 pub const DEFAULT_BALANCER_DELAY: Duration = Duration::from_secs(5);
 /// 100,000 clients over 10 s are 10,000 handshakes per second for the other nodes.
