@@ -58,6 +58,8 @@ pub struct Node {
     pub idle_rooms: Vec<AtomicUsize>,
     /// The ways to the workers.
     pub lanes: OnceLock<Vec<Lane>>,
+    /// What the broker knows it by: its id, and this start of it.
+    pub incarnation: String,
     /// When it started.
     pub started: Instant,
 }

@@ -46,7 +46,13 @@ async fn run(config: Config) -> Result<(), AppError> {
     if dev {
         print_banner(&running);
     }
-    told_to_stop(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = told_to_stop(&mut terminate, &mut interrupt) => {}
+        () = running.failed() => {
+            running.halt().await;
+            return Err(AppError::Failed);
+        }
+    }
     tokio::select! {
         () = running.stop() => {}
         () = told_to_stop(&mut terminate, &mut interrupt) => tracing::warn!("told twice: stopping at once"),

@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
@@ -15,15 +15,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
     task::LocalSet,
-    time::{Instant, interval, sleep_until},
+    time::{Instant, interval, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alarm::Alarm,
     broker::Control,
     conn::{Conn, Order},
     drain::{self, Phase},
-    http,
+    http::{self, waiting::Waiting},
     hub::{self, Delivery, Hub},
     interest::WorkerId,
     node::{Node, now},
@@ -36,6 +37,8 @@ const MAX_HANDSHAKES: usize = 4_096;
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// After an accept failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sessions may take to end when the node stops: a little longer than a socket's close.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Deliveries taken in one go before the flusher gets its turn.
 const DELIVERY_BATCH: usize = 256;
 
@@ -50,6 +53,8 @@ pub struct Worker {
     pub hub: RefCell<Hub>,
     /// Its tasks.
     pub tasks: TaskTracker,
+    /// Sockets that are not upgraded yet, per peer.
+    pub waiting: Waiting,
 }
 
 /// What a worker thread is given.
@@ -68,6 +73,8 @@ pub struct Start {
     pub routes: axum::Router,
     /// Ends it.
     pub stop: CancellationToken,
+    /// Rings when it ends otherwise.
+    pub alarm: Alarm,
 }
 
 /// Starts a worker's thread.
@@ -82,17 +89,18 @@ pub fn spawn(start: Start) -> io::Result<thread::JoinHandle<io::Result<()>>> {
 }
 
 async fn run(start: Start) -> io::Result<()> {
-    let Start { id, node, listener, deliveries, words, routes, stop } = start;
+    let Start { id, node, listener, deliveries, words, routes, stop, alarm } = start;
     let listener = TcpListener::from_std(listener)?;
     let limits = &node.terms.limits;
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
-    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new() });
+    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new(), waiting: Waiting::default() });
     let upkeep = [
-        worker.tasks.spawn_local(flush(worker.clone())),
-        worker.tasks.spawn_local(receive(worker.clone(), deliveries, words)),
-        worker.tasks.spawn_local(keep_house(worker.clone())),
+        worker.tasks.spawn_local(alarm.watching("flusher", flush(worker.clone()))),
+        worker.tasks.spawn_local(alarm.watching("receiver", receive(worker.clone(), deliveries, words))),
+        worker.tasks.spawn_local(alarm.watching("housekeeper", keep_house(worker.clone()))),
         worker.tasks.spawn_local(drain_when_told(worker.clone(), worker.node.phase.clone())),
     ];
+    let _accepting = alarm.watch("worker");
     accept(&worker, &listener, &routes, &stop).await;
     drop(listener);
     worker.close_all(CloseCode::Restart);
@@ -100,7 +108,9 @@ async fn run(start: Start) -> io::Result<()> {
         task.abort();
     }
     worker.tasks.close();
-    worker.tasks.wait().await;
+    if timeout(LAST_WORDS, worker.tasks.wait()).await.is_err() {
+        tracing::warn!(sessions = worker.tasks.len(), "sessions that took too long to end were cut off");
+    }
     Ok(())
 }
 
@@ -182,17 +192,23 @@ async fn drain_when_told(worker: Rc<Worker>, mut phase: watch::Receiver<Phase>) 
     if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
         return;
     }
-    let conns: Vec<Rc<Conn>> = worker.hub.borrow().conns().cloned().collect();
+    // Weak, so that who leaves early is not held until its turn.
+    let conns: Vec<Weak<Conn>> = worker.hub.borrow().conns().map(Rc::downgrade).collect();
     let start = Instant::now();
-    let mut schedule: Vec<(Duration, Rc<Conn>)> = drain::spread(worker.node.config.drain.spread, conns);
+    let mut schedule = drain::spread(worker.node.config.drain.spread, conns);
+    let order = |conn: &Weak<Conn>, order| {
+        if let Some(conn) = conn.upgrade() {
+            conn.order(order);
+        }
+    };
     for (after, conn) in &schedule {
         let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        conn.order(Order::GoAway { retry_ms });
+        order(conn, Order::GoAway { retry_ms });
     }
     schedule.sort_by_key(|(after, _)| *after);
     for (after, conn) in schedule {
         sleep_until(start + after).await;
-        conn.order(Order::Close(CloseCode::Restart));
+        order(&conn, Order::Close(CloseCode::Restart));
     }
     // Who slipped in while the phase changed.
     worker.close_all(CloseCode::Restart);

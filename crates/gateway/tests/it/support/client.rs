@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 
 /// Longer than anything that works takes, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speak {
