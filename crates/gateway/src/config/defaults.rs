@@ -38,8 +38,8 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(6);
 /// One slow command is chance, five in a row are not.
 pub const DEFAULT_BREAKER_FAILURES: u32 = 5;
-/// How long a dependency that failed is left alone before one probe.
-pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_secs(2);
+/// How long a dependency that failed is left alone before one probe; four times that, if it goes on failing.
+pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_millis(500);
 /// A burst of some seconds; more would only be late, and its sender retries.
 pub const DEFAULT_INGEST_CAPACITY: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 /// A publish takes a millisecond: five do thousands per second, and no burst takes Redis from the clients.

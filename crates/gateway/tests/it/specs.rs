@@ -124,7 +124,8 @@ fn the_operations_of_the_socket_are_described_whole() {
         let schema = &api["components"]["schemas"][format!("op.{op}")];
         assert_eq!(schema["properties"]["op"]["const"], op, "the schema of {op}");
     }
-    let offered = &api["channels"]["socket"]["bindings"]["ws"]["headers"]["properties"]["Sec-WebSocket-Protocol"];
+    let offered =
+        &api["channels"]["socket"]["bindings"]["ws"]["headers"]["properties"]["Sec-WebSocket-Protocol"];
     assert_eq!(offered["enum"], json!([SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK]));
 }
 
