@@ -188,8 +188,9 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("interest", reconcile));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
     spawn(&tasks, &stop, alarm.watching("presence", presence.run(broker, interval)));
-    spawn(&tasks, &stop, alarm.watching("ingest", ingest::work(node.clone(), tasks.clone())));
-    spawn(&tasks, &stop, alarm.watching("ingest look", ingest::look(node.clone())));
+    // Not watched: without sources they have nothing to do, and end.
+    spawn(&tasks, &stop, ingest::work(node.clone(), tasks.clone()));
+    spawn(&tasks, &stop, ingest::look(node.clone()));
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
