@@ -74,10 +74,10 @@ fn arguments(text: &str) -> &str {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_http_surface_is_described_whole_and_nothing_else_is() {
     let api = read("openapi.yaml");
-    let node = TestNode::alone(&[]).await;
+    let node = TestNode::alone(&[("ingest.sources.shop.room", "event:orders")]).await;
     let mut caller = Api::new(node.internal);
     let mut coded = BTreeSet::new();
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     coded_routes(&sources, &mut coded);
     // One route for many operations; which of them are served, only a node can tell.
     assert!(coded.remove("post /api/v1/{op}"), "the operations are served in another way");
@@ -99,7 +99,7 @@ async fn the_http_surface_is_described_whole_and_nothing_else_is() {
     let mut stranger = Api::with_bearer(node.internal, None);
     for route in described.iter().filter(|route| route.contains(" /api/")) {
         let (method, path) = route.split_once(' ').expect("method and path");
-        let path = path.replace("{room}", "event:wall");
+        let path = path.replace("{room}", "event:wall").replace("{source}", "shop");
         let body = (method != "get").then_some(&b"{}"[..]);
         let method = method.to_uppercase();
         assert_eq!(stranger.send(&method, &path, &[], body).await.status, 401, "{route}");
