@@ -42,6 +42,7 @@ use crate::{
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
+    restrictions::{self, Restrictions},
     seats::Seats,
     worker,
 };
@@ -149,6 +150,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         webhooks: Notify::new(),
         interest: interest.clone(),
         presence: presence.clone(),
+        restrictions: Restrictions::default(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
         notes: notes.clone(),
@@ -194,6 +196,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
+    spawn(&tasks, &stop, heartbeat::sweep_holds(node.clone()));
+    spawn(&tasks, &stop, restrictions::keep(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");

@@ -21,6 +21,7 @@ pub mod outbox;
 pub mod presence;
 pub mod pump;
 pub mod random;
+pub mod restrictions;
 pub mod seats;
 pub mod serve;
 pub mod session;

@@ -14,7 +14,8 @@ use crate::{
     auth::AuthError,
     backend::Repeat,
     conn::Conn,
-    node::{Node, now},
+    node::{Node, now, unix_ms},
+    restrictions::Speaks,
 };
 
 /// What a ticket stands for.
@@ -59,6 +60,9 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
         Err(Refused::Again(failure)) => return Done::failed(id, failure),
         Err(Refused::Final(failure, code)) => return Done::failed(id, failure).closing(code),
     };
+    if let Err(banned) = node.restrictions.admit(&who.user, Some(conn.ip), None, Speaks::No, unix_ms()) {
+        return Done::failed(id, banned).closing(CloseCode::Disconnected);
+    }
     let limits = &node.terms.limits;
     let answer = Answer::Connected(Box::new(Connected {
         session: conn.id.to_string(),
