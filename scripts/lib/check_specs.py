@@ -196,6 +196,10 @@ def ask(url, key, method, path, body=None):
         return refused.code, refused.headers.get_content_type(), refused.read()
 
 
+# These name what an answer has told before, so no example can stand for it: a fence, a comment, a reservation.
+TOLD_BEFORE = {"renewLock", "unlock", "moderate", "confirm", "release", "deleteComment"}
+
+
 def check_live(documents, url, key):
     """Asks everything that can be asked with the examples; what ends a room comes last."""
     file, count = "openapi.yaml", 0
@@ -203,7 +207,8 @@ def check_live(documents, url, key):
     calls = [(method, path, item[method]) for path, item in paths for method in ("post", "get", "delete") if method in item]
     order = {"post": 0, "get": 1, "delete": 2}
     for method, path, operation in sorted(calls, key=lambda call: order[call[0]]):
-        if "public" in operation["tags"]:
+        # A source of webhooks is there only where somebody configured it.
+        if "public" in operation["tags"] or "{source}" in path or operation["operationId"] in TOLD_BEFORE:
             continue
         where = f"{method} {path}"
         body = None

@@ -58,11 +58,10 @@ pub(crate) fn doc_event(user: &str, doc: &str, version: u64) -> Result<String, C
     json(&serde_json::json!({ "event": "doc", "from": user, "data": data }))
 }
 
-/// A stored comment as the stream of changes tells it.
-pub(crate) fn comment_change(comment: &Comment) -> Result<String, CounterError> {
-    let Comment { comment, target, text, user, at, version, pending } = comment;
+/// A comment as the stream of changes tells it; `state` is `pending`, `visible` or `rejected`.
+pub(crate) fn comment_change(comment: &Comment, state: &str) -> Result<String, CounterError> {
+    let Comment { comment, target, text, user, at, version, pending: _ } = comment;
     let (text, user) = (json(text)?, json(user)?);
-    let state = if *pending { "pending" } else { "visible" };
     Ok(format!(
         r#"{{"comment":"{comment}","target":"{target}","text":{text},"user":{user},"at":{at},"state":"{state}","version":{version}}}"#
     ))

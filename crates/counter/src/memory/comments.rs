@@ -54,7 +54,7 @@ impl Comments {
         let event = body::comment_event(&comment)?;
         let outcome =
             Outcome::Comment { comment: comment.comment.clone(), pending, version: 1, at: comment.at };
-        let change = body::comment_change(&comment)?;
+        let change = body::comment_change(&comment, if pending { "pending" } else { "visible" })?;
         step.sink.change(step.room, "comment", &|| change.clone());
         self.by_target.insert((target.to_owned(), id));
         let (state, place) = if pending {
@@ -83,14 +83,24 @@ impl Comments {
         }
         let target = kept.comment.target.clone();
         let decided = Comment { pending: false, version: version + 1, ..kept.comment.clone() };
+        let change = |state| -> Result<(), CounterError> {
+            let change = body::comment_change(&decided, state)?;
+            step.sink.change(step.room, "comment", &|| change.clone());
+            Ok(())
+        };
         kept.state = match decision {
             Decision::Approve => {
                 counts.has_room_for(step.limits, &target, "comment")?;
-                kept.place = Some(step.event(command, &body::comment_event(&decided)?));
+                let event = body::comment_event(&decided)?;
+                change("visible")?;
+                kept.place = Some(step.event(command, &event));
                 counts.set(step, &target, "comment", counts.value(&target, "comment").value + 1);
                 CommentState::Approved
             }
-            Decision::Reject => CommentState::Rejected,
+            Decision::Reject => {
+                change("rejected")?;
+                CommentState::Rejected
+            }
         };
         let state = kept.state;
         kept.comment = decided;
@@ -116,6 +126,10 @@ impl Comments {
             comment.pending = false;
             comment.text = String::new();
             let event = body::comment_deleted(&command.user, &comment.comment, &target, comment.version)?;
+            let (name, version) = (&comment.comment, comment.version);
+            step.sink.change(step.room, "comment", &|| {
+                format!(r#"{{"comment":"{name}","target":"{target}","state":"deleted","version":{version}}}"#)
+            });
             if let Some(place) = kept.place.take() {
                 step.sink.purge(step.room, &place, body::PURGED);
             }

@@ -48,6 +48,14 @@ impl Uploads {
         }
         let before = self.0.get(target).map_or(0, |upload| upload.progress);
         let progress = if to == Complete { 100 } else { before.max(progress) };
+        if to != Progress {
+            let (user, state, at) = (body::json(user)?, to.as_str(), step.now);
+            step.sink.change(step.room, "upload", &|| {
+                format!(
+                    r#"{{"target":"{target}","user":{user},"state":"{state}","progress":{progress},"at":{at}}}"#
+                )
+            });
+        }
         match to {
             Progress => step.sink.signal(step.room, &body::upload_signal(user, target, progress)?),
             Complete => {
@@ -86,7 +94,12 @@ impl Docs {
             return Err(CounterError::TooMany(Cap::Docs));
         }
         let version = version + 1;
-        step.event(command, &body::doc_event(&command.user, doc, version)?);
+        let event = body::doc_event(&command.user, doc, version)?;
+        let user = body::json(&command.user)?;
+        step.sink.change(step.room, "doc", &|| {
+            format!(r#"{{"doc":"{doc}","user":{user},"value":{value},"version":{version}}}"#)
+        });
+        step.event(command, &event);
         self.0.insert(doc.to_owned(), Doc { value: value.to_owned(), version });
         Ok(Outcome::Put { version })
     }

@@ -27,6 +27,22 @@ struct Hold {
     user: String,
 }
 
+impl Hold {
+    /// Tells the stream of changes of its state.
+    fn tell(&self, step: &Step<'_>, token: &str, expires: u64) {
+        let Self { state, quantity, item, user, due: _ } = self;
+        step.sink.change(step.room, "hold", &|| {
+            let reservation = format!("{token}.{}", step.room);
+            let (quantity, state) = (*quantity, state.as_str());
+            serde_json::json!({
+                "reservation": reservation, "item": item, "user": user, "quantity": quantity, "state": state,
+                "expires_at": expires,
+            })
+            .to_string()
+        });
+    }
+}
+
 impl Stock {
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -84,12 +100,13 @@ impl Stock {
             return Err(CounterError::TooMany(Cap::Holds));
         }
         item.held += quantity;
-        publish(counts, step, item);
         let (remaining, expires) = (item.remaining(), step.now + item.hold_ms);
+        let (held, user_id) = (name.to_owned(), user.to_owned());
+        let hold = Hold { state: HoldState::Held, quantity, due: expires, item: held, user: user_id };
+        hold.tell(step, &token, expires);
+        publish(counts, step, item);
         *self.buyers.entry((name.to_owned(), user.to_owned())).or_default() += quantity;
         self.due.insert((expires, token.clone()));
-        let (item, user) = (name.to_owned(), user.to_owned());
-        let hold = Hold { state: HoldState::Held, quantity, due: expires, item, user };
         self.holds.insert(token.clone(), hold);
         Ok(Outcome::Reserve { reservation: format!("{token}.{}", step.room), remaining, expires_at: expires })
     }
@@ -106,7 +123,7 @@ impl Stock {
         let hold = self.holds.get(token).filter(|hold| hold.user == user).ok_or(CounterError::NotFound)?;
         let name = hold.item.clone();
         if hold.state == HoldState::Held {
-            self.finish(token, to, step.now);
+            self.finish(token, to, step);
             if let Some(item) = self.items.get(&name) {
                 publish(counts, step, item);
             }
@@ -128,7 +145,7 @@ impl Stock {
             match self.holds.get(&token) {
                 Some(hold) if hold.state == HoldState::Held => {
                     changed.insert(hold.item.clone());
-                    self.finish(&token, HoldState::Expired, step.now);
+                    self.finish(&token, HoldState::Expired, step);
                     ended += 1;
                 }
                 _ => drop(self.holds.remove(&token)),
@@ -141,12 +158,13 @@ impl Stock {
     }
 
     /// A held one leaves its state: its stock is sold or comes back.
-    fn finish(&mut self, token: &str, to: HoldState, now: u64) {
+    fn finish(&mut self, token: &str, to: HoldState, step: &Step<'_>) {
         let Some(hold) = self.holds.get_mut(token) else { return };
         let sold = to == HoldState::Confirmed;
         self.due.remove(&(hold.due, token.to_owned()));
         hold.state = to;
-        hold.due = now + if sold { KEEP_SALE_MS } else { KEEP_OTHER_MS };
+        hold.tell(step, token, hold.due);
+        hold.due = step.now + if sold { KEEP_SALE_MS } else { KEEP_OTHER_MS };
         self.due.insert((hold.due, token.to_owned()));
         if let Some(item) = self.items.get_mut(&hold.item) {
             item.held -= hold.quantity;
@@ -164,6 +182,13 @@ impl Stock {
 
 /// Tells what remains, where that changed.
 fn publish(counts: &mut Counts, step: &Step<'_>, item: &StockItem) {
+    step.sink.change(step.room, "stock", &|| {
+        let StockItem { item: name, stock, sold, held, per_user, hold_ms } = item;
+        let remaining = item.remaining();
+        format!(
+            r#"{{"item":"{name}","stock":{stock},"sold":{sold},"held":{held},"remaining":{remaining},"per_user":{per_user},"hold_ms":{hold_ms}}}"#
+        )
+    });
     let told = counts.value(&item.item, "remaining");
     if told.version == 0 || told.value != item.remaining() {
         counts.set(step, &item.item, "remaining", item.remaining());

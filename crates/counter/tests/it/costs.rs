@@ -66,7 +66,7 @@ async fn steps_cost_at_most_what_is_documented() {
     cost!("like", 13, stage.did("ann", like("p/1", true)).await);
     cost!("like, nothing", 3, stage.did("ann", like("p/1", true)).await);
     cost!("count", 10, stage.did("ann", count("p/1", "view", 1, None)).await);
-    cost!("count, key", 16, stage.did("ann", count("p/1", "view", 1, Some("k"))).await);
+    cost!("count, key", 17, stage.did("ann", count("p/1", "view", 1, Some("k"))).await);
     cost!("count, retried", 2, stage.did("ann", count("p/1", "view", 1, Some("k"))).await);
     let visible = id(cost!("comment", 27, stage.did("ann", comment("p/1", "hello", None)).await));
     let one = id(cost!("comment, pending", 17, stage.did("ann", pending("p/1", "a")).await));
@@ -79,7 +79,7 @@ async fn steps_cost_at_most_what_is_documented() {
     cost!("upload progress", 6, stage.did("ann", upload(UploadState::Progress)).await);
     cost!("upload complete", 12, stage.did("ann", upload(UploadState::Complete)).await);
     cost!("stock", 22, stage.did("shop", stock("i", 9, 4, hour)).await);
-    let (sold, _) = crate::stock::hold_of(cost!("reserve", 28, stage.did("ann", reserve("i", 2, "a")).await));
+    let (sold, _) = crate::stock::hold_of(cost!("reserve", 29, stage.did("ann", reserve("i", 2, "a")).await));
     cost!("reserve, retried", 2, stage.did("ann", reserve("i", 2, "a")).await);
     let (back, _) = crate::stock::hold_of(stage.did("ann", reserve("i", 2, "b")).await);
     cost!("reserve, refused", 6, stage.refused("bob", reserve("i", 6, "c")).await);

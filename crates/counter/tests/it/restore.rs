@@ -1,7 +1,10 @@
 //! Counters seeded after a loss of data; and the stream of changes as Redis keeps it.
 
 use fred::interfaces::{KeysInterface, StreamsInterface};
-use roomcast_counter::{Cap, Changes, Counter, CounterError, Limits, PublishMode, Redis, RedisChanges, Seed};
+use roomcast_counter::{
+    Cap, Changes, Counter, CounterError, Decision, Limits, Op, Outcome, PublishMode, Redis, RedisChanges,
+    Seed,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -83,6 +86,52 @@ async fn a_restore_keeps_the_caps() {
     let narrow = Limits { targets_per_room: 2, counters_per_target: 2, ..Limits::default() };
     caps_refuse_the_whole_restore(&Stage::memory_with(narrow.clone())).await;
     caps_refuse_the_whole_restore(&Stage::redis_with(narrow).await).await;
+}
+
+/// What a reader is told of a comment that is decided about or deleted.
+#[tokio::test]
+async fn what_becomes_of_a_comment_is_in_the_stream() {
+    let stage = Stage::redis_with(Limits { changes: 1_000, ..Limits::default() }).await;
+    let changes = Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", 1_000));
+    let mut ids = Vec::new();
+    for text in ["yes \"x\"", "no"] {
+        let Outcome::Comment { comment, .. } = stage.did("ann/1", pending("p/1", text)).await else {
+            panic!("a comment")
+        };
+        ids.push(comment);
+    }
+    for (comment, decision) in ids.iter().zip([Decision::Approve, Decision::Reject]) {
+        stage.did("mod", Op::Moderate { comment: comment.clone(), decision, version: 1 }).await;
+    }
+    for comment in &ids {
+        stage.did("mod", Op::DeleteComment { comment: comment.clone() }).await;
+        stage.did("mod", Op::DeleteComment { comment: comment.clone() }).await;
+    }
+    let page = changes.read(None, "0", 100).await.expect("read");
+    let told: Vec<(&str, Value)> = page
+        .changes
+        .iter()
+        .map(|change| (change.kind.as_str(), serde_json::from_str(&change.data).expect("JSON")))
+        .collect();
+    let states: Vec<_> =
+        told.iter().map(|(kind, data)| (*kind, data["state"].as_str().unwrap_or_default())).collect();
+    let expected = [
+        ("comment", "pending"),
+        ("comment", "pending"),
+        ("comment", "visible"),
+        ("event", ""),
+        ("comment", "rejected"),
+        ("comment", "deleted"),
+        ("event", ""),
+        ("comment", "deleted"),
+    ];
+    assert_eq!(states, expected);
+    let approved = &told[2].1;
+    assert_eq!(
+        (&approved["text"], &approved["user"], &approved["version"]),
+        (&json!("yes \"x\""), &json!("ann/1"), &json!(2))
+    );
+    assert_eq!(told[5].1, json!({ "comment": ids[0], "target": "p/1", "state": "deleted", "version": 3 }));
 }
 
 #[tokio::test]

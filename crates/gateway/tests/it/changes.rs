@@ -6,7 +6,7 @@ use roomcast_gateway::app::Backing;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::{Client, Speak, TestNode, http::Caller, node::config, redis::RedisServer};
+use crate::support::{Api, Client, Speak, TestNode, http::Caller, node::config, redis::RedisServer};
 
 const ROOM: &str = "event:wall";
 
@@ -61,6 +61,98 @@ async fn every_durable_change_is_read_once_and_in_order() {
         assert_eq!(kinds(&two), ["count", "comment"]);
         assert_eq!(caller.get("/api/v1/changes?after=x").await.status, 400);
         assert_eq!(caller.get(&format!("/api/v1/changes?room={ROOM}")).await.status, 400);
+        node.stop().await;
+    }
+}
+
+/// Without what no two runs have in common: ids, times, versions that follow the clock.
+fn bare(page: &Value) -> Vec<(String, Value)> {
+    let bare = |change: &Value| {
+        let mut data = change["data"].clone();
+        for field in ["reservation", "expires_at", "at", "epoch", "comment"] {
+            data.as_object_mut().expect("an object").remove(field);
+        }
+        if change["kind"] == "event" {
+            data = data["event"]["event"].clone();
+        }
+        (change["kind"].as_str().expect("a kind").to_owned(), data)
+    };
+    page["changes"].as_array().expect("changes").iter().map(bare).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stock_uploads_documents_and_deletions_are_told_alike_by_both_stores() {
+    for (node, _redis) in both().await {
+        let caller = Caller::new(node.internal);
+        let done = async |path: &str, body: Value| {
+            let answer = caller.post(path, &body).await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+            answer.body
+        };
+        let offer = json!({ "room": ROOM, "item": "print", "stock": 3, "per_user": 3, "hold_ms": 60_000 });
+        done("/api/v1/stock", offer).await;
+        let reserve = |key: &str| json!({ "room": ROOM, "item": "print", "quantity": 2, "key": key, "user": "ann \"x\"/1" });
+        let first = done("/api/v1/reserve", reserve("a")).await;
+        done("/api/v1/reserve", reserve("a")).await;
+        let hold = json!({ "reservation": first["reservation"], "user": "ann \"x\"/1" });
+        done("/api/v1/release", hold).await;
+        let second = done("/api/v1/reserve", reserve("b")).await;
+        let hold = json!({ "reservation": second["reservation"], "user": "ann \"x\"/1" });
+        done("/api/v1/confirm", hold).await;
+        for state in ["started", "progress", "complete"] {
+            let upload =
+                json!({ "room": ROOM, "target": "p/1", "state": state, "progress": 10, "user": "ann" });
+            done("/api/v1/upload", upload).await;
+        }
+        let put =
+            json!({ "room": ROOM, "doc": "title", "value": { "n": 1.50 }, "version": 0, "user": "ann" });
+        done("/api/v1/put", put).await;
+        let comment = json!({ "room": ROOM, "target": "p/1", "text": "hi", "user": "ann" });
+        let comment = done("/api/v1/comment", comment).await;
+        let id = comment["comment"].as_str().expect("an id");
+        let mut api = Api::new(node.internal);
+        let path = format!("/api/v1/rooms/{ROOM}/comments/{id}");
+        assert_eq!(api.send("DELETE", &path, &[], None).await.status, 200);
+        let page = caller.get("/api/v1/changes?limit=100").await.body;
+        let stock = |sold: u64, held: u64| {
+            let remaining = 3 - sold - held;
+            let item = json!({ "item": "print", "stock": 3, "sold": sold, "held": held, "remaining": remaining, "per_user": 3, "hold_ms": 60_000 });
+            ("stock".to_owned(), item)
+        };
+        let hold = |state: &str| {
+            let hold = json!({ "item": "print", "user": "ann \"x\"/1", "quantity": 2, "state": state });
+            ("hold".to_owned(), hold)
+        };
+        let upload = |state: &str, progress: u32| {
+            let upload = json!({ "target": "p/1", "user": "ann", "state": state, "progress": progress });
+            ("upload".to_owned(), upload)
+        };
+        let event = |name: &str| ("event".to_owned(), json!(name));
+        let visible =
+            json!({ "target": "p/1", "text": "hi", "user": "ann", "state": "visible", "version": 1 });
+        let expected = [
+            stock(0, 0),
+            hold("held"),
+            stock(0, 2),
+            hold("released"),
+            stock(0, 0),
+            hold("held"),
+            stock(0, 2),
+            hold("confirmed"),
+            stock(2, 0),
+            upload("started", 10),
+            upload("complete", 100),
+            event("upload"),
+            ("doc".to_owned(), json!({ "doc": "title", "user": "ann", "value": { "n": 1.5 }, "version": 1 })),
+            event("doc"),
+            ("comment".to_owned(), visible),
+            event("comment"),
+            ("comment".to_owned(), json!({ "target": "p/1", "state": "deleted", "version": 2 })),
+            event("comment_deleted"),
+        ];
+        assert_eq!(bare(&page), expected);
+        assert_eq!(page["changes"][1]["data"]["reservation"], first["reservation"]);
+        assert_eq!(page["changes"][3]["data"]["expires_at"], first["expires_at"]);
         node.stop().await;
     }
 }

@@ -41,6 +41,7 @@ redis.call('HSET', STATES, id, 'deleted ' .. after .. ' ' .. author)
 redis.call('HDEL', BODIES, id)
 redis.call('ZREM', INDEX, '*' .. id, target .. ' ' .. id)
 redis.call('ZREM', QUEUE, id)
+change_append('comment', '{"comment":"' .. id .. '","target":"' .. target .. '","state":"deleted","version":' .. after .. '}')
 if state == 'visible' or state == 'approved' then
   local epoch, offset = string.match(redis.call('HGET', PLACES, id) or '', '^(%S+) (%d+)$')
   redis.call('HDEL', PLACES, id)

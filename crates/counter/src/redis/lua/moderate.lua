@@ -18,6 +18,7 @@ local now = now_ms()
 local after = int_text(tonumber(current) + 1)
 redis.call('HSET', STATES, id, (approve and 'approved ' or 'rejected ') .. after .. ' ' .. author)
 redis.call('ZREM', QUEUE, id)
+change_append('comment', string.sub(body, 1, -2) .. ',"state":"' .. (approve and 'visible' or 'rejected') .. '","version":' .. after .. '}')
 if approve then
   local fields = string.sub(body, 2, -2) .. ',"version":' .. after
   local epoch, offset = event('comment', cjson.encode(comment.user), fields, now)

@@ -14,5 +14,6 @@ end
 local after = int_text(tonumber(current) + 1)
 redis.call('HSET', DOCS, doc, after .. '\n' .. value)
 redis.call('PEXPIRE', DOCS, ROOM_TTL)
+change_append('doc', '{"doc":"' .. doc .. '","user":' .. USER_JSON .. ',"value":' .. value .. ',"version":' .. after .. '}')
 event('doc', USER_JSON, '"doc":"' .. doc .. '","version":' .. after, now_ms())
 return { 'ok', after }

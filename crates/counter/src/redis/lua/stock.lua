@@ -4,6 +4,7 @@
 -- -> what the user holds and has bought. All of it changes together, and `remaining` is published with it.
 
 local ITEMS, HOLDS, DUE, BUYERS = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local HOLD_STATES = { h = 'held', c = 'confirmed', r = 'released', x = 'expired' }
 -- A finished reservation is known for as long as somebody may ask again: a sale for a day, else ten minutes.
 local KEEP_SALE, KEEP_OTHER = 86400000, 600000
 
@@ -31,6 +32,9 @@ end
 -- Writes the item, and publishes what remains of it where that changed.
 local function item_store(item, now)
   redis.call('HSET', ITEMS, item.name, item_text(item))
+  change_append('stock', '{"item":"' .. item.name .. '","stock":' .. int_text(item.stock) .. ',"sold":' .. int_text(item.sold)
+    .. ',"held":' .. int_text(item.held) .. ',"remaining":' .. int_text(item_remaining(item)) .. ',"per_user":'
+    .. int_text(item.per_user) .. ',"hold_ms":' .. int_text(item.hold_ms) .. '}')
   local slot = counter_open(item.name, 'remaining')
   local by = item_remaining(item) - slot.value
   if by ~= 0 or slot.version == 0 then
@@ -58,6 +62,9 @@ local function hold_store(token, hold, due)
   redis.call('HSET', HOLDS, token, hold.state .. ' ' .. int_text(hold.quantity) .. ' ' .. int_text(hold.expires)
     .. ' ' .. hold.name .. ' ' .. hold.user)
   redis.call('ZADD', DUE, int_text(due), token)
+  change_append('hold', '{"reservation":"' .. token .. '.' .. string.match(META, '{(.-)}:') .. '","item":"' .. hold.name
+    .. '","user":' .. cjson.encode(hold.user) .. ',"quantity":' .. int_text(hold.quantity) .. ',"state":"'
+    .. HOLD_STATES[hold.state] .. '","expires_at":' .. int_text(hold.expires) .. '}')
 end
 
 -- Gives a held one back, as `state`; the item is changed but not stored.

@@ -29,6 +29,10 @@ else
 end
 redis.call('HSET', UPLOADS, target, to .. ' ' .. percent .. ' ' .. USER)
 redis.call('PEXPIRE', UPLOADS, ROOM_TTL)
+if to ~= 'progress' then
+  change_append('upload', '{"target":"' .. target .. '","user":' .. USER_JSON .. ',"state":"' .. to .. '","progress":' .. percent
+    .. ',"at":' .. int_text(now) .. '}')
+end
 if to == 'progress' then
   publish(CHANNEL, 'S\n{"event":"upload","from":' .. USER_JSON .. ',"data":{"target":"' .. target
     .. '","state":"progress","progress":' .. percent .. '}}')
