@@ -109,7 +109,10 @@ mod tests {
         }
         // Time that passed unused is not saved up for a burst.
         let later = start + Duration::from_secs(3_600);
-        assert_eq!([pace.admit(later), pace.admit(later)], [Ok(Duration::ZERO), Ok(Duration::from_millis(10))]);
+        assert_eq!(
+            [pace.admit(later), pace.admit(later)],
+            [Ok(Duration::ZERO), Ok(Duration::from_millis(10))]
+        );
     }
 
     #[test]

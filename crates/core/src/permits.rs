@@ -399,7 +399,10 @@ mod tests {
         let mapped = permits.acquire(ip("::ffff:192.0.2.1"), now).unwrap();
         let _plain = permits.acquire(ip("192.0.2.1"), now).unwrap();
         assert_eq!(mapped.ip(), ip("192.0.2.1"));
-        assert_eq!((mapped.group(), household.group()), ("192.0.2.1".to_owned(), "2001:db8:1:2::/64".to_owned()));
+        assert_eq!(
+            (mapped.group(), household.group()),
+            ("192.0.2.1".to_owned(), "2001:db8:1:2::/64".to_owned())
+        );
         assert_eq!(permits.acquire(ip("192.0.2.1"), now).unwrap_err(), FULL);
     }
 

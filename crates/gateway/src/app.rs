@@ -7,20 +7,21 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
     thread::JoinHandle,
     time::Duration,
 };
 
 use axum::Router;
 use roomcast_core::{
+    pace::Pace,
     permits::{IpPermits, PermitRules},
     session::Terms,
 };
 use roomcast_counter::{Counter, Memory};
 use roomcast_protocol::RoomName;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,11 +31,11 @@ use crate::{
     backend::{Backend, BusSink},
     broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
     config::{self, Config},
-    drain::Phase,
+    drain::Drain,
     http::{api, assets, ops},
     interest::{self, Interest},
     metrics,
-    node::Node,
+    node::{Node, now},
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
@@ -104,7 +105,6 @@ pub struct Running {
     pub internal: SocketAddr,
     /// The node.
     pub node: Arc<Node>,
-    phase: watch::Sender<Phase>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Ends the broker's own tasks, last of all.
@@ -126,7 +126,6 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
     let (interest, changes) = Interest::new();
     let (notes, noted) = mpsc::unbounded_channel();
-    let (phase, phases) = watch::channel(Phase::Serving);
     let presence = Presence::default();
     let node = Arc::new(Node {
         terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
@@ -137,7 +136,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
         notes: notes.clone(),
-        phase: phases,
+        pace: Mutex::new(Pace::per_second(config.limits.accept_per_second, now().instant)),
+        drain: Drain::default(),
         idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         lanes: OnceLock::new(),
         started: Instant::now(),
@@ -169,13 +169,14 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, interest::reconcile(interest, changes, broker.clone(), gone));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
     spawn(&tasks, &stop, presence.run(broker, interval));
+    spawn(&tasks, &stop, drain_when_asked(node.clone()));
     spawn(&tasks, &stop, heartbeat::beat(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
-    Ok(Running { public, internal, node, phase, tasks, stop, stop_broker, workers })
+    Ok(Running { public, internal, node, tasks, stop, stop_broker, workers })
 }
 
 impl Running {
@@ -184,10 +185,8 @@ impl Running {
         let drain = self.node.config.drain;
         let deadline = Instant::now() + drain.deadline.saturating_sub(DEADLINE_MARGIN);
         tracing::info!(connections = self.node.permits.connections(), "leaving: not ready any more");
-        metrics::draining();
-        self.phase.send_replace(Phase::Leaving);
-        let _cut_short = timeout_at(deadline, sleep(drain.balancer_delay)).await;
-        self.phase.send_replace(Phase::Draining);
+        let _cut_short = timeout_at(deadline, self.node.drain.leave(drain.balancer_delay)).await;
+        self.node.drain.drain_now();
         let emptied = async {
             while self.node.permits.connections() > 0 {
                 sleep(Duration::from_millis(20)).await;
@@ -238,6 +237,13 @@ fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output
             () = task => {}
         }
     });
+}
+
+/// Drains the node when an operator asks for it; the process stays until it is ended.
+async fn drain_when_asked(node: Arc<Node>) {
+    node.drain.asked().await;
+    tracing::info!(connections = node.permits.connections(), "asked to drain: not ready any more");
+    node.drain.leave(node.config.drain.balancer_delay).await;
 }
 
 /// One listener per worker, all on one port.

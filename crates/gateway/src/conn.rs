@@ -20,6 +20,7 @@ use roomcast_protocol::{CloseCode, Codec, RoomName, close_frame};
 use tokio::net::TcpStream;
 
 use crate::{
+    admission::Place,
     metrics,
     outbox::{Cause, Item, Outbox, OutboxCaps},
 };
@@ -42,10 +43,12 @@ pub struct Seat {
 /// What somebody else wants of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Send `goaway` with this many ms, for this reason.
+    /// Send `goaway`.
     GoAway {
         /// When to reconnect.
         retry_ms: u64,
+        /// Why, for people.
+        reason: &'static str,
     },
     /// Close with this code.
     Close(CloseCode),
@@ -61,6 +64,8 @@ pub struct Conn {
     pub codec: Codec,
     /// Who it is, once known.
     pub user: RefCell<Option<Arc<str>>>,
+    /// Its place among the user's connections, where they are bounded.
+    pub place: RefCell<Option<Place>>,
     /// The rooms it sits in.
     pub seats: RefCell<Vec<Seat>>,
     /// When its token ends: guarded rooms deliver nothing after it.
@@ -89,6 +94,7 @@ impl Conn {
             ip,
             codec,
             user: RefCell::new(None),
+            place: RefCell::new(None),
             seats: RefCell::new(Vec::new()),
             expires: Cell::new(None),
             stream,

@@ -8,10 +8,7 @@ use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use roomcast_core::{
-    permits::IpPermit,
-    session::{Due, Outcome, Session},
-};
+use roomcast_core::session::{Due, Outcome, Session};
 use roomcast_protocol::{
     CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame,
 };
@@ -29,6 +26,7 @@ use self::{
     tasks::{Change, Done},
 };
 use crate::{
+    admission::Admission,
     conn::{Conn, Order},
     metrics,
     node::now,
@@ -43,8 +41,8 @@ const READ_BUFFER: usize = 512;
 
 type Work = Pin<Box<dyn Future<Output = Done>>>;
 
-/// Serves a connection to its end. `first` came with the handshake; the permit is given back when it is over.
-pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, permit: IpPermit) {
+/// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
+pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
     metrics::opened();
     worker.hub.borrow_mut().register(&conn);
     let mut driver = Driver::new(worker.clone(), conn.clone(), first).await;
@@ -54,7 +52,8 @@ pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, permit: IpP
     driver.say_goodbye(code).await;
     worker.hub.borrow_mut().forget(&conn);
     metrics::closed(code);
-    drop(permit);
+    // A client that comes back at once finds its place free.
+    drop((admission, conn.place.take()));
 }
 
 struct Driver {
@@ -96,9 +95,8 @@ impl Driver {
                 // In this order, so that orders and deadlines hold for a client that never pauses.
                 biased;
                 order = self.conn.attend() => match order {
-                    Ok(Order::GoAway { retry_ms }) => {
-                        let reason = "the node is going".to_owned();
-                        self.push(&Push::Goaway { retry_ms, reason });
+                    Ok(Order::GoAway { retry_ms, reason }) => {
+                        self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
                     }
                     Ok(Order::Close(code)) => return Some(code),
                     Err(_broken) => return None,

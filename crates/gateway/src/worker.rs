@@ -13,16 +13,16 @@ use std::{
 use roomcast_protocol::{CloseCode, PresenceCount, RoomName};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::LocalSet,
-    time::{Instant, interval, sleep_until},
+    time::{interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::Control,
     conn::{Conn, Order},
-    drain::{self, Phase},
+    drain::{self, Shed},
     http,
     hub::{self, Delivery, Hub},
     interest::WorkerId,
@@ -87,11 +87,14 @@ async fn run(start: Start) -> io::Result<()> {
     let limits = &node.terms.limits;
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
     let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new() });
+    // One at a time: a second shed is refused while the first goes on.
+    let (sheds, shed) = mpsc::unbounded_channel();
     let upkeep = [
         worker.tasks.spawn_local(flush(worker.clone())),
-        worker.tasks.spawn_local(receive(worker.clone(), deliveries, words)),
+        worker.tasks.spawn_local(receive(worker.clone(), deliveries, words, sheds)),
+        worker.tasks.spawn_local(shed_when_told(shed)),
         worker.tasks.spawn_local(keep_house(worker.clone())),
-        worker.tasks.spawn_local(drain_when_told(worker.clone(), worker.node.phase.clone())),
+        worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
     accept(&worker, &listener, &routes, &stop).await;
     drop(listener);
@@ -142,6 +145,7 @@ async fn receive(
     worker: Rc<Worker>,
     mut deliveries: mpsc::Receiver<Delivery>,
     mut words: mpsc::UnboundedReceiver<Word>,
+    sheds: mpsc::UnboundedSender<Leaving>,
 ) {
     let mut batch = Vec::with_capacity(DELIVERY_BATCH);
     loop {
@@ -158,6 +162,7 @@ async fn receive(
             Some(word) = words.recv() => match word {
                 Word::Control(control) => worker.obey(&control),
                 Word::EvictIdle => { worker.evict_idle(); }
+                Word::Shed(shed) => worker.shed(shed, &sheds),
             },
         }
         // The flusher runs now: this task must not starve it.
@@ -178,24 +183,25 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 /// When the node drains: every client is told when to come back elsewhere, and is closed at that time.
-async fn drain_when_told(worker: Rc<Worker>, mut phase: watch::Receiver<Phase>) {
-    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
-        return;
+async fn drain_when_told(worker: Rc<Worker>) {
+    worker.node.drain.begun().await;
+    let conns = worker.conns();
+    drain::send_away(conns, worker.node.config.drain.spread, "the node is going", CloseCode::Restart).await;
+    // Who slipped in while the phase changed; it may take a moment until the last handshake is through.
+    loop {
+        worker.close_all(CloseCode::Restart);
+        sleep(HOUSEKEEPING).await;
     }
-    let conns: Vec<Rc<Conn>> = worker.hub.borrow().conns().cloned().collect();
-    let start = Instant::now();
-    let mut schedule: Vec<(Duration, Rc<Conn>)> = drain::spread(worker.node.config.drain.spread, conns);
-    for (after, conn) in &schedule {
-        let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        conn.order(Order::GoAway { retry_ms });
+}
+
+/// Connections that were chosen to go elsewhere.
+type Leaving = (Vec<Rc<Conn>>, Arc<Shed>);
+
+/// Sends the chosen connections to other nodes.
+async fn shed_when_told(mut sheds: mpsc::UnboundedReceiver<Leaving>) {
+    while let Some((conns, shed)) = sheds.recv().await {
+        drain::send_away(conns, shed.spread, "moved to another node", CloseCode::Shed).await;
     }
-    schedule.sort_by_key(|(after, _)| *after);
-    for (after, conn) in schedule {
-        sleep_until(start + after).await;
-        conn.order(Order::Close(CloseCode::Restart));
-    }
-    // Who slipped in while the phase changed.
-    worker.close_all(CloseCode::Restart);
 }
 
 impl Worker {
@@ -255,6 +261,17 @@ impl Worker {
             }
             Control::NodesChanged => {}
         }
+    }
+
+    fn conns(&self) -> Vec<Rc<Conn>> {
+        self.hub.borrow().conns().cloned().collect()
+    }
+
+    fn shed(&self, shed: Arc<Shed>, sheds: &mpsc::UnboundedSender<Leaving>) {
+        let conns = shed.choose(self.conns());
+        // Nobody waits for the answer of a worker that took too long, and without the other task the worker stops.
+        let _nobody_waits = shed.chosen.send(conns.len());
+        let _stopping = sheds.send((conns, shed));
     }
 
     fn close_all(&self, code: CloseCode) {

@@ -1,6 +1,7 @@
 //! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
 
 mod body;
+mod moves;
 mod rooms;
 mod tickets;
 
@@ -44,6 +45,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/batch", post(batch))
         .route("/api/v1/tickets", post(tickets::mint))
         .route("/api/v1/disconnect", post(disconnect))
+        .route("/api/v1/shed", post(moves::shed))
+        .route("/api/v1/drain", post(moves::drain))
         .route("/api/v1/stats", get(stats))
         .route("/api/v1/rooms/{room}", get(rooms::snapshot).delete(rooms::end))
         .route("/api/v1/rooms/{room}/history", get(rooms::history))

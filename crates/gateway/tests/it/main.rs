@@ -9,11 +9,15 @@
 
 mod api;
 mod bad_input;
+mod balancer;
+mod caps;
 mod cli;
 mod cluster;
 mod codes;
 mod handshake;
 mod limits;
+mod moves;
 mod rooms;
+mod storm;
 mod support;
 mod tokens;

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::{addresses::Addresses, room::Room};
 use crate::broker::{
-    Claim, Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate, feed::FeedSender,
-    payload::Body,
+    Claim, Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate,
+    feed::FeedSender, payload::Body,
 };
 
 /// Rooms kept at once: as many as a node may have. The longest idle give way.

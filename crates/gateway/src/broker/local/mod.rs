@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    BrokerError, Claim, Control, Delivery, Feed, Health, MAX_MEMBERS, Members, NodeReport, Page, PresenceState,
-    PresenceUpdate, Publication, Published, Range, feed, payload::Body,
+    BrokerError, Claim, Control, Delivery, Feed, Health, MAX_MEMBERS, Members, NodeReport, Page,
+    PresenceState, PresenceUpdate, Publication, Published, Range, feed, payload::Body,
 };
 use crate::config;
 use bus::{Bus, Reach, unix_ms};

@@ -96,10 +96,14 @@ impl Desk {
         share.writing = share.writing.saturating_sub(1);
         match written {
             Written::Yes => share.told = Some(told),
-            Written::No => {}
+            // Whoever was refused releases what it held, and then it is seen whether there is something to tell.
+            Written::No => {
+                share.overlapped &= share.writing > 0;
+                return;
+            }
             Written::Unknown => share.told = None,
         }
-        if share.overlapped && written != Written::No {
+        if share.overlapped {
             share.told = None;
         }
         share.overlapped &= share.writing > 0;

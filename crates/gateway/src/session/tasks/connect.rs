@@ -5,16 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast_core::permission::{Identity, Role, RoomPatterns};
+use roomcast_core::{
+    permission::{Identity, Role, RoomPatterns},
+    permits::CONNECTIONS_RETRY,
+};
 use roomcast_protocol::{CloseCode, Connect, Connected, ErrorCode, Failure, LimitsInfo, Ok as Answer};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Done};
 use crate::{
+    admission,
     auth::AuthError,
     backend::Repeat,
     conn::Conn,
     node::{Node, now},
+    random::jitter,
 };
 
 /// What a ticket stands for.
@@ -58,6 +63,15 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
         Ok(known) => known,
         Err(Refused::Again(failure)) => return Done::failed(id, failure),
         Err(Refused::Final(failure, code)) => return Done::failed(id, failure).closing(code),
+    };
+    match admission::of_user(node, &who).await {
+        Ok(place) => conn.place.replace(place),
+        Err(admission::Full) => {
+            let message = "this user has too many connections";
+            let failure =
+                Failure { retry_ms: Some(user_retry_ms()), ..Failure::new(ErrorCode::LimitReached, message) };
+            return Done::failed(id, failure).closing(CloseCode::Overloaded);
+        }
     };
     let limits = &node.terms.limits;
     let answer = Answer::Connected(Box::new(Connected {
@@ -130,6 +144,11 @@ async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
     let rooms = grant.rooms.map(RoomPatterns::new);
     let who = Identity { user: Arc::from(grant.sub), role: grant.role, rooms };
     Ok(Known { who, expires_at: grant.expires_at, secret: None })
+}
+
+/// Somebody closes a tab about this soon.
+fn user_retry_ms() -> u64 {
+    u64::try_from(jitter(CONNECTIONS_RETRY).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failure_of(error: AuthError) -> Failure {

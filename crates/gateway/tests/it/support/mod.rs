@@ -2,6 +2,8 @@
 
 pub mod api;
 pub mod client;
+pub mod follower;
+pub mod http;
 pub mod neighbour;
 pub mod node;
 pub mod raw;
