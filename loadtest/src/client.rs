@@ -161,7 +161,7 @@ impl Client {
         codec: Codec,
         source: Option<Ipv4Addr>,
     ) -> Result<Self, ClientError> {
-        let stream = tcp(target.address, source).await.map_err(ClientError::Tcp)?;
+        let stream = tcp(target, source).await.map_err(ClientError::Tcp)?;
         let handshake = |error| ClientError::Handshake(Box::new(error));
         let mut request = target.url.as_str().into_client_request().map_err(handshake)?;
         let subprotocol = HeaderValue::from_static(codec.subprotocol());
@@ -353,10 +353,14 @@ fn gone(error: tungstenite::Error) -> ClientError {
     }
 }
 
-async fn tcp(address: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+async fn tcp(target: &Target, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let address = target.address;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source {
         socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
+    }
+    if let Some(bytes) = target.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
     }
     socket.set_nodelay(true)?;
     timeout(ANSWER_WAIT, socket.connect(address))

@@ -64,15 +64,12 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
         Err(Refused::Again(failure)) => return Done::failed(id, failure),
         Err(Refused::Final(failure, code)) => return Done::failed(id, failure).closing(code),
     };
-    match admission::of_user(node, &who).await {
-        Ok(place) => conn.place.replace(place),
-        Err(admission::Full) => {
-            let message = "this user has too many connections";
-            let failure =
-                Failure { retry_ms: Some(user_retry_ms()), ..Failure::new(ErrorCode::LimitReached, message) };
-            return Done::failed(id, failure).closing(CloseCode::Overloaded);
-        }
+    let Ok(place) = admission::of_user(node, &who).await else {
+        let retry_ms = u64::try_from(jitter(CONNECTIONS_RETRY).as_millis()).unwrap_or(u64::MAX);
+        let failure = Failure::retry(ErrorCode::LimitReached, "this user has too many connections", retry_ms);
+        return Done::failed(id, failure).closing(CloseCode::Overloaded);
     };
+    conn.place.replace(place);
     let limits = &node.terms.limits;
     let answer = Answer::Connected(Box::new(Connected {
         session: conn.id.to_string(),
@@ -144,11 +141,6 @@ async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
     let rooms = grant.rooms.map(RoomPatterns::new);
     let who = Identity { user: Arc::from(grant.sub), role: grant.role, rooms };
     Ok(Known { who, expires_at: grant.expires_at, secret: None })
-}
-
-/// Somebody closes a tab about this soon.
-fn user_retry_ms() -> u64 {
-    u64::try_from(jitter(CONNECTIONS_RETRY).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failure_of(error: AuthError) -> Failure {
