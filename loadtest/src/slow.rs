@@ -143,10 +143,17 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let stop = CancellationToken::new();
     let who = options.identity.member("load-publisher")?;
     let source = options.sources.of(options.readers);
-    let (publisher, _) = Client::connect(&target, Wire::Json.codec(0), source, who).await?;
+    let (client, welcome) = Client::connect(&target, Wire::Json.codec(0), source, who).await?;
+    if let Some(allowed) = welcome.limits.frames_per_second {
+        ensure!(
+            u64::from(options.rate) <= allowed,
+            "the node allows {allowed} frames/s per connection: raise limits.frames_per_second there, or lower --rate"
+        );
+    }
     let publishing =
-        publish(publisher, room.clone(), options.rate, options.payload, shared.clone(), stop.clone());
-    let publishing = tokio::spawn(publishing);
+        publish(client, room.clone(), options.rate, options.payload, shared.clone(), stop.clone());
+    let mut publisher = JoinSet::new();
+    publisher.spawn(publishing);
 
     let (mut slow, mut without_kib, mut with_kib) = (SlowSeen::default(), None, None);
     let bar = report::bar("rounds", 2 * options.rounds as u64);
@@ -163,10 +170,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     }
     bar.finish_and_clear();
     stop.cancel();
-    let published = publishing.await.context("the publisher panicked")??;
+    let published =
+        publisher.join_next().await.context("there is a publisher")?.context("the publisher panicked")??;
     sleep(SETTLE).await;
     shared.stop.cancel();
-    let report = judge(&options, &shared, published, readers.join_all().await, slow, (without_kib, with_kib));
+    let report =
+        judge(&options, &shared, published, &readers.join_all().await, slow, (without_kib, with_kib));
     print(&report);
     report::json(options.json.as_deref(), &report)?;
     Ok(report.passed)
@@ -250,7 +259,7 @@ async fn publish(
 impl SlowSeen {
     fn add(&mut self, crowd: Vec<Slow>) {
         for one in crowd {
-            self.closed_slow += one.closed_slow;
+            self.closed_slow += one.closed;
             self.closed_otherwise += one.closed_otherwise;
             self.recovered += one.recovered;
             self.beyond_history += one.beyond_history;
@@ -264,7 +273,7 @@ fn judge<'a>(
     options: &'a Options,
     shared: &Shared,
     published: u64,
-    readers: Vec<Fast>,
+    readers: &[Fast],
     slow: SlowSeen,
     (without_kib, with_kib): (Option<u64>, Option<u64>),
 ) -> Report<'a> {

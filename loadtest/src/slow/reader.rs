@@ -138,7 +138,8 @@ pub(super) struct Plan {
 /// What a slow reader hands back.
 #[derive(Debug, Default)]
 pub(super) struct Slow {
-    pub(super) closed_slow: u64,
+    /// Closed with 4001.
+    pub(super) closed: u64,
     pub(super) closed_otherwise: u64,
     pub(super) recovered: u64,
     pub(super) beyond_history: u64,
@@ -183,7 +184,7 @@ async fn live(
                 }
                 Err(ClientError::Closed(closed)) => {
                     if closed.code == Some(SLOW_CONSUMER) {
-                        seen.closed_slow += 1;
+                        seen.closed += 1;
                     } else {
                         seen.closed_otherwise += 1;
                     }
