@@ -40,6 +40,8 @@ const MAX_PENDING: usize = 65_536;
 /// Small buffers, because one process holds some ten thousand clients; a longer frame grows its own.
 const BUFFER: usize = 2048;
 const MAX_MESSAGE: usize = 4 << 20;
+/// The largest TCP segment of an ordinary network.
+const SEGMENT: u32 = 1460;
 
 /// Why a client could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -361,6 +363,8 @@ async fn tcp(target: &Target, source: Option<Ipv4Addr>) -> io::Result<TcpStream>
     }
     if let Some(bytes) = target.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
+        // Loopback's segments of 64 KiB would let the server's kernel keep megabytes; those of a real network do not.
+        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     }
     socket.set_nodelay(true)?;
     timeout(ANSWER_WAIT, socket.connect(address))

@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 200)]
     rate: u32,
     /// Bytes of each event's `data`.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 1024)]
     payload: usize,
     /// A slow reader takes one frame in this time.
     #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]

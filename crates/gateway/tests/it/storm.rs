@@ -11,7 +11,7 @@ use tokio::{
 use crate::support::{Client, Speak, TestNode, client::Refused, http::call};
 
 const STORM: u32 = 2_000;
-const RATE: u32 = 400;
+const RATE: u32 = 300;
 /// Longer than the storm can take at that rate, on a machine with other work.
 const LONGEST: Duration = Duration::from_secs(60);
 
