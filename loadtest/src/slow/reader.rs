@@ -11,8 +11,8 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use roomcast_protocol::{Codec, RoomName, Since};
-use tokio::time::sleep;
+use roomcast_protocol::{Codec, Offset, RoomName, Since};
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,8 @@ use crate::{
 
 /// The close code of a slow consumer.
 const SLOW_CONSUMER: u16 = 4001;
+/// A reader that hears nothing for so long, in a room that is this busy, would not be closed any more.
+const QUIET: Duration = Duration::from_millis(500);
 /// Before somebody who was closed comes back.
 const COME_BACK: Duration = Duration::from_secs(1);
 
@@ -138,7 +140,7 @@ pub(super) struct Plan {
 /// What a slow reader hands back.
 #[derive(Debug, Default)]
 pub(super) struct Slow {
-    /// Closed with 4001.
+    /// Closed for being slow.
     pub(super) closed: u64,
     pub(super) closed_otherwise: u64,
     pub(super) recovered: u64,
@@ -173,8 +175,20 @@ async fn live(
     let mut joined = client.join(&plan.room, None).await?;
     let mut last = joined.offset.0;
     loop {
-        while !over.is_cancelled() {
-            match client.message().await {
+        let closed = loop {
+            // After its round it reads as fast as it can: what is left in the buffers on the way, and then the end.
+            let message = if over.is_cancelled() {
+                match timeout(QUIET, client.message()).await {
+                    Ok(message) => message,
+                    Err(_quiet) => {
+                        client.close().await;
+                        return Ok(());
+                    }
+                }
+            } else {
+                client.message().await
+            };
+            match message {
                 Ok(message) => {
                     // A frame that can't be read is found by those who keep up.
                     let _unreadable = glance(&message, |offset, _| {
@@ -182,27 +196,28 @@ async fn live(
                         last = offset;
                     });
                 }
-                Err(ClientError::Closed(closed)) => {
-                    if closed.code == Some(SLOW_CONSUMER) {
-                        seen.closed += 1;
-                    } else {
-                        seen.closed_otherwise += 1;
-                    }
-                    break;
-                }
+                Err(ClientError::Closed(closed)) => break closed.code,
                 Err(error) => return Err(error),
             }
-            sleep(plan.read_every).await;
+            tokio::select! {
+                () = over.cancelled() => {}
+                () = sleep(plan.read_every) => {}
+            }
+        };
+        match closed {
+            // A reader so slow that the close frame found no room in the buffers sees the end alone.
+            Some(SLOW_CONSUMER) | None => seen.closed += 1,
+            Some(_) => seen.closed_otherwise += 1,
         }
+        sleep(COME_BACK).await;
+        client = plan.open().await?;
+        let since = Since { epoch: joined.epoch.clone(), offset: Offset(last) };
+        joined = client.join(&plan.room, Some(since)).await?;
+        last = take_past(&joined, last, seen);
         if over.is_cancelled() {
             client.close().await;
             return Ok(());
         }
-        sleep(COME_BACK).await;
-        client = plan.open().await?;
-        let since = Since { epoch: joined.epoch.clone(), offset: roomcast_protocol::Offset(last) };
-        joined = client.join(&plan.room, Some(since)).await?;
-        last = take_past(&joined, last, seen);
     }
 }
 
