@@ -39,7 +39,8 @@ pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const MAX_PENDING: usize = 65_536;
 /// Small buffers, because one process holds some ten thousand clients; a longer frame grows its own.
 const BUFFER: usize = 2048;
-const MAX_MESSAGE: usize = 4 << 20;
+/// A join may tell a whole history of large events.
+const MAX_MESSAGE: usize = 128 << 20;
 /// The largest TCP segment of an ordinary network.
 const SEGMENT: u32 = 1460;
 
@@ -117,6 +118,9 @@ impl std::fmt::Display for Closed {
 /// What `connect` answered, as far as this tool cares.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Welcome {
+    /// The node that answers.
+    #[serde(default)]
+    pub(crate) node: String,
     /// The limits of this connection; an absent one is unlimited.
     #[serde(default)]
     pub(crate) limits: WelcomeLimits,
@@ -137,6 +141,26 @@ pub(crate) struct Joined {
     pub(crate) offset: Offset,
     pub(crate) recovered: bool,
     pub(crate) events: Vec<Past>,
+    /// Who is there; a server of a test may leave it out.
+    #[serde(default)]
+    pub(crate) presence: Option<PresenceCount>,
+    /// Counters as they stand.
+    #[serde(default)]
+    pub(crate) counts: Vec<CountValue>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct PresenceCount {
+    pub(crate) connections: u64,
+    pub(crate) users: u64,
+}
+
+/// One counter's value.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct CountValue {
+    pub(crate) value: u64,
+    pub(crate) version: u64,
 }
 
 /// An event of an `events` list.

@@ -176,6 +176,40 @@ def check_compose(deploy):
         problem("compose.yaml", f"nodes {nodes}, watched by Prometheus {watched}, behind HAProxy {balanced}")
 
 
+def seconds(text):
+    """A duration as settings, systemd and compose write it."""
+    number, unit = re.fullmatch(r"(\d+)(ms|s|m|h)?", str(text)).groups()
+    return int(number) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, None: 1}[unit]
+
+
+def check_settings(deploy):
+    """Whatever sets ROOMCAST_… sets something that there is, and who stops a node waits for its drain."""
+    schema = json.loads((deploy.parent / "docs/api/config.schema.json").read_text())
+
+    def find(*keys):
+        node = schema
+        for key in keys:
+            node = node.get("properties", {}).get(key, {})
+        return node
+
+    files = ["compose.yaml", "systemd/roomcast.service", "helm/roomcast/templates/deployment.yaml"]
+    for path in [deploy / file for file in files if (deploy / file).exists()]:
+        for name in sorted(set(re.findall(r"\bROOMCAST_[A-Z0-9_]+", path.read_text()))):
+            keys = name.removeprefix("ROOMCAST_").removesuffix("_FILE").lower().split("__")
+            if name != "ROOMCAST_CONFIG" and "description" not in find(*keys):
+                problem(path.name, f"{name} is no setting")
+    deadline = seconds(find("drain", "deadline")["default"])
+    unit = (deploy / "systemd/roomcast.service").read_text()
+    compose = yaml.safe_load((deploy / "compose.yaml").read_text())
+    node = compose["services"]["node1"]
+    for where, patience, drain in [
+        ("roomcast.service", seconds(re.search(r"^TimeoutStopSec=(.*)$", unit, re.M).group(1)), deadline),
+        ("compose.yaml", seconds(node["stop_grace_period"]), seconds(node["environment"]["ROOMCAST_DRAIN__DEADLINE"])),
+    ]:
+        if patience <= drain:
+            problem(where, f"stops after {patience} s, and drain.deadline is {drain} s")
+
+
 def main():
     deploy, out = Path(sys.argv[1]), Path(sys.argv[2])
     metrics = read_metrics(deploy / "metrics.txt")
@@ -184,6 +218,7 @@ def main():
     check_handbook(deploy, metrics)
     check_dashboards(deploy, series, recorded, out)
     check_compose(deploy)
+    check_settings(deploy)
     for path in sorted((deploy / "grafana/provisioning").rglob("*.yml")):
         if not yaml.safe_load(path.read_text()):
             problem(path.name, "is empty")

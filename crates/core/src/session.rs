@@ -385,8 +385,18 @@ impl Session {
         self.rooms.retain(|joined| joined != room);
     }
 
-    /// Bytes came that are no frame of ours: a pong, or a ping of the client's.
-    pub fn heard_control(&mut self) {
+    /// A WebSocket ping or pong came. Each costs as much as a frame; too many in a row are a flood.
+    pub fn on_control(&mut self, now: Instant) -> Option<CloseCode> {
+        self.timers.heard();
+        if self.frames.take(1, now).is_ok() {
+            return None;
+        }
+        self.breaches += 1;
+        (self.breaches >= MAX_BREACHES).then_some(CloseCode::Flood)
+    }
+
+    /// The other side is known to live, though nothing was read from it.
+    pub fn heard(&mut self) {
         self.timers.heard();
     }
 

@@ -105,6 +105,17 @@ pub struct Update {
     pub version: u64,
 }
 
+/// A counter's value as somebody else kept it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seed {
+    /// What is counted.
+    pub target: String,
+    /// The counter's name, `like` and `comment` included.
+    pub counter: String,
+    /// At most 2^53−1.
+    pub value: u64,
+}
+
 /// Who reads comments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Viewer {
@@ -204,6 +215,8 @@ pub struct Limits {
     pub room_ttl: Duration,
     /// How long a guest outlives the last use.
     pub guest_ttl: Duration,
+    /// Entries of the stream of changes; 0 keeps none.
+    pub changes: u64,
     /// [`Memory`](crate::Memory) only: the most rooms, idempotency keys per room, tickets and guests each. A new
     /// guest takes the place of the one unused for longest; for the others a full map is an error.
     pub memory_entries: usize,
@@ -217,6 +230,7 @@ impl Default for Limits {
             comments_per_room: DEFAULT_COMMENTS_PER_ROOM,
             room_ttl: DEFAULT_ROOM_TTL,
             guest_ttl: DEFAULT_GUEST_TTL,
+            changes: 0,
             memory_entries: DEFAULT_MEMORY_ENTRIES,
         }
     }

@@ -26,6 +26,16 @@ pub(crate) fn comment_event(comment: &Comment) -> Result<String, CounterError> {
     json(&Envelope { event: "comment", from: user, data })
 }
 
+/// A stored comment as the stream of changes tells it.
+pub(crate) fn comment_change(comment: &Comment) -> Result<String, CounterError> {
+    let Comment { comment, target, text, user, at, version, pending } = comment;
+    let (text, user) = (json(text)?, json(user)?);
+    let state = if *pending { "pending" } else { "visible" };
+    Ok(format!(
+        r#"{{"comment":"{comment}","target":"{target}","text":{text},"user":{user},"at":{at},"state":"{state}","version":{version}}}"#
+    ))
+}
+
 /// A JSON literal.
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Result<String, CounterError> {
     serde_json::to_string(value).map_err(|error| CounterError::Internal(error.into()))

@@ -86,6 +86,12 @@ pub enum Invalid {
     /// More targets in one read than are answered at once.
     #[error("at most 10,000 targets can be read at once")]
     Targets,
+    /// More seeds in one restore than are taken at once.
+    #[error("at most 1,000 counters can be restored at once")]
+    Seeds,
+    /// A seed's value.
+    #[error("value must be at most 2^53-1")]
+    SeedValue,
     /// A counter's name.
     #[error("counter must be a lower-case letter, then up to 31 of a-z, 0-9, _ and -")]
     CounterName,
@@ -119,6 +125,12 @@ pub enum Invalid {
     /// How long a ticket stands.
     #[error("a ticket's ttl must be 1 ms to 24 hours")]
     TicketTtl,
+    /// A source of webhooks.
+    #[error("source must be 1 to 64 characters of A-Z, a-z, 0-9 and ._-")]
+    IngestSource,
+    /// A webhook's id.
+    #[error("id must be 1 to 256 characters")]
+    IngestId,
     /// An epoch candidate.
     #[error("epoch candidate must be 16 lower-case hex characters")]
     Epoch,

@@ -9,18 +9,24 @@
 
 mod api;
 mod body;
+mod changes;
 mod error;
+mod ingest;
 mod memory;
 mod redis;
 mod secret;
 mod validate;
 
 pub use api::{
-    Command, Comment, CommentPage, CommentsQuery, Guest, History, Limits, Op, Outcome, Update, Viewer,
+    Command, Comment, CommentPage, CommentsQuery, Guest, History, Limits, Op, Outcome, Seed, Update, Viewer,
 };
+pub use changes::{Change, ChangeLog, ChangePage, Changes, RedisChanges};
 pub use error::{Cap, CounterError, Invalid};
+pub use ingest::{
+    DeadLetter, Depth, Entry, Failing, Fate, Ingest, IngestRules, Intake, MemoryIngest, RedisIngest, Replayed,
+};
 pub use memory::{Appended, Clock, Memory, Sink};
-pub use redis::{LOG_LUA, PublishMode, Redis};
+pub use redis::{ChangeTarget, LOG_LUA, PublishMode, Redis, log_lua};
 
 use std::time::Duration;
 
@@ -61,6 +67,18 @@ impl Counter {
         updates.sort_unstable_by(|a, b| (&a.target, &a.counter).cmp(&(&b.target, &b.counter)));
         updates.dedup();
         Ok(updates)
+    }
+
+    /// Seeds counters after a loss of data, each where it is absent or lower, all in one step or none: at most 1,000.
+    /// Answers how many it changed; those are pushed with a risen version. Sending it again changes nothing more.
+    ///
+    /// A restored `like` is a number only: who liked is not known any more, and may like again.
+    pub async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let seeds = validate::seeds(room, seeds)?;
+        match self {
+            Self::Memory(memory) => memory.restore(room, &seeds),
+            Self::Redis(redis) => redis.restore(room, &seeds).await,
+        }
     }
 
     /// One page of comments, newest first, as the viewer may see them.

@@ -1,11 +1,13 @@
 //! The rules of every field, in one place for both stores. Checks and trims; looks nothing up.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Command, CommentsQuery, Invalid, Op, Viewer};
+use crate::{Command, CommentsQuery, Invalid, Op, Seed, Viewer};
 
 /// One read answers at most so many targets, so that it stays a short stop for Redis.
 const MAX_TARGETS_READ: usize = 10_000;
+/// One restore changes at most so many counters, for the same reason.
+const MAX_SEEDS: usize = 1_000;
 const MAX_TEXT: usize = 2_000;
 const MAX_GRANT: usize = 4_096;
 const MAX_TICKET_TTL: Duration = Duration::from_secs(86_400);
@@ -49,6 +51,28 @@ pub(crate) fn counters(name: &str, targets: Option<&[String]>) -> Result<(), Inv
     let targets = targets.unwrap_or_default();
     ensure(targets.len() <= MAX_TARGETS_READ, Invalid::Targets)?;
     targets.iter().try_for_each(|name| target(name))
+}
+
+/// Checks seeds of counters; of two for the same counter the higher one stays.
+pub(crate) fn seeds(name: &str, seeds: &[Seed]) -> Result<Vec<Seed>, Invalid> {
+    room(name)?;
+    ensure(seeds.len() <= MAX_SEEDS, Invalid::Seeds)?;
+    let mut highest: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for seed in seeds {
+        target(&seed.target)?;
+        if !matches!(seed.counter.as_str(), "like" | "comment") {
+            counter_name(&seed.counter)?;
+        }
+        ensure(seed.value < 1 << 53, Invalid::SeedValue)?;
+        let value = highest.entry((&seed.target, &seed.counter)).or_default();
+        *value = seed.value.max(*value);
+    }
+    let seed = |((target, counter), value): ((&str, &str), u64)| Seed {
+        target: target.to_owned(),
+        counter: counter.to_owned(),
+        value,
+    };
+    Ok(highest.into_iter().map(seed).collect())
 }
 
 /// Checks a read of comments.

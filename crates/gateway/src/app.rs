@@ -18,24 +18,28 @@ use roomcast_core::{
     permits::{IpPermits, PermitRules},
     session::Terms,
 };
-use roomcast_counter::{Counter, Memory};
+use roomcast_counter::{
+    ChangeLog, Changes, Counter, Ingest, Limits, Memory, PublishMode, RedisChanges, RedisIngest,
+};
 use roomcast_protocol::RoomName;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alarm::Alarm,
     auth::Verifier,
-    backend::{Backend, BusSink},
+    backend::{Backend, BusSink, Stores},
     broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
     config::{self, Config},
     drain::Drain,
     http::{api, assets, ops},
+    ingest,
     interest::{self, Interest},
     metrics,
-    node::{Node, now},
+    node::{Node, now, unix_ms},
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
@@ -45,8 +49,8 @@ use crate::{
 
 /// Pushes that may wait for one worker: a busy second.
 const LANE: usize = 65_536;
-/// Before the deadline, so that the process still ends by itself.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
+/// Kept back from the deadline for saying goodbye: to the sockets, to the broker. Never more than half of it.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(4);
 
 /// Why a node did not start, or did not stop well.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +69,9 @@ pub enum AppError {
     /// The metrics recorder refuses its buckets.
     #[error("the metrics cannot be recorded")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// Something ended that the node can't do without.
+    #[error("an essential task ended; see the log")]
+    Failed,
     /// The tokens can't be verified.
     #[error("the token verifier cannot be set up: {0}")]
     Auth(String),
@@ -77,7 +84,7 @@ pub enum AppError {
 #[derive(Debug, Clone)]
 pub enum Backing {
     /// In this process; several nodes of one process may share it.
-    Local(LocalBus, Counter),
+    Local(LocalBus, Counter, Ingest),
     /// In Redis, as the configuration says.
     Redis,
 }
@@ -85,9 +92,11 @@ pub enum Backing {
 impl Backing {
     /// A bus and a counter that publishes on it.
     pub fn local(config: &Config) -> Self {
-        let bus = LocalBus::new(config.presence);
+        let kept = usize::try_from(config.changes).unwrap_or(usize::MAX);
+        let bus = LocalBus::new(config.presence).with_changes(ChangeLog::new(kept));
+        let ingest = Ingest::memory(ingest::rules(&config.ingest), Arc::new(unix_ms));
         let counter = Counter::Memory(Memory::new(Arc::new(BusSink(bus.clone()))));
-        Self::Local(bus, counter)
+        Self::Local(bus, counter, ingest)
     }
 
     /// What the configuration asks for.
@@ -107,6 +116,7 @@ pub struct Running {
     pub node: Arc<Node>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    alarm: Alarm,
     /// Ends the broker's own tasks, last of all.
     stop_broker: CancellationToken,
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -118,9 +128,13 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let tasks = TaskTracker::new();
     let stop = CancellationToken::new();
     let stop_broker = CancellationToken::new();
+    let alarm = Alarm::new(stop.clone());
     let listeners = listen(config.listen, config.workers)?;
     let public = local_address(&listeners, config.listen)?;
-    let (broker, counter) = connect(&config, backing, &tasks, &stop_broker).await?;
+    // A node that comes back under its old name is another: it must not inherit what its predecessor left behind.
+    let incarnation = format!("{}.{}", config.node, random::epoch());
+    let stores = connect(&config, &incarnation, backing, &tasks, &stop_broker).await?;
+    let (broker, counter) = (stores.broker.clone(), stores.counter.clone());
     let feed = broker.take_feed();
 
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
@@ -130,7 +144,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let node = Arc::new(Node {
         terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
         verifier,
-        backend: Backend::new(broker.clone(), counter, config.breaker),
+        backend: Backend::new(stores, config.breaker),
+        webhooks: Notify::new(),
         interest: interest.clone(),
         presence: presence.clone(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
@@ -141,49 +156,60 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         lanes: OnceLock::new(),
         started: Instant::now(),
+        incarnation,
         config,
     });
 
     let show = if node.config.dev { assets::Show::Demo } else { assets::Show::NoDemo };
-    let inside = ops::routes(node.clone()).merge(api::routes(node.clone()));
+    let inside =
+        ops::routes(node.clone()).merge(api::routes(node.clone())).merge(ingest::routes(node.clone()));
     let merged = node.config.internal == node.config.listen;
     let routes = if merged { assets::routes(show).merge(inside.clone()) } else { assets::routes(show) };
     let internal = if merged { public } else { internal::serve(&node, inside, &tasks, &stop).await? };
-    let (lanes, workers) = start_workers(&node, listeners, &routes, &stop)?;
+    let (lanes, workers) = start_workers(&node, listeners, &routes, &stop, &alarm)?;
     let _first = node.lanes.set(lanes.clone());
 
     let pump = Pump::new(
         broker.clone(),
+        counter,
         interest.clone(),
         Arc::new(node.terms.namespaces.clone()),
         presence.clone(),
         lanes,
     );
     if let Some(feed) = feed {
-        spawn(&tasks, &stop, pump.run(feed, noted));
+        spawn(&tasks, &stop, alarm.watching("pump", pump.run(feed, noted)));
     }
     let gone = move |room: &RoomName| {
         // Without a pump the node is stopping.
         let _stopping = notes.send(Note::Gone(room.clone()));
     };
-    spawn(&tasks, &stop, interest::reconcile(interest, changes, broker.clone(), gone));
+    let reconcile = interest::reconcile(interest, changes, broker.clone(), gone);
+    spawn(&tasks, &stop, alarm.watching("interest", reconcile));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
-    spawn(&tasks, &stop, presence.run(broker, interval));
+    spawn(&tasks, &stop, alarm.watching("presence", presence.run(broker, interval)));
+    spawn(&tasks, &stop, alarm.watching("ingest", ingest::work(node.clone(), tasks.clone())));
+    spawn(&tasks, &stop, alarm.watching("ingest look", ingest::look(node.clone())));
+    spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, drain_when_asked(node.clone()));
-    spawn(&tasks, &stop, heartbeat::beat(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
-    Ok(Running { public, internal, node, tasks, stop, stop_broker, workers })
+    Ok(Running { public, internal, node, tasks, stop, alarm, stop_broker, workers })
 }
 
 impl Running {
+    /// Waits until something ends that the node can't do without.
+    pub async fn failed(&self) {
+        self.alarm.rung().await;
+    }
+
     /// Drains and stops: not ready, then reconnects spread, then the end. In `drain.deadline` at the latest.
     pub async fn stop(self) {
         let drain = self.node.config.drain;
-        let deadline = Instant::now() + drain.deadline.saturating_sub(DEADLINE_MARGIN);
+        let deadline = Instant::now() + drain.deadline - DEADLINE_MARGIN.min(drain.deadline / 2);
         tracing::info!(connections = self.node.permits.connections(), "leaving: not ready any more");
         let _cut_short = timeout_at(deadline, self.node.drain.leave(drain.balancer_delay)).await;
         self.node.drain.drain_now();
@@ -264,18 +290,31 @@ fn local_address(listeners: &[std::net::TcpListener], wanted: SocketAddr) -> Res
 
 async fn connect(
     config: &Config,
+    incarnation: &str,
     backing: Backing,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<(Broker, Counter), AppError> {
+) -> Result<Stores, AppError> {
     match (backing, &config.redis) {
         (Backing::Redis, Some(redis)) => {
             metrics::expect_redis();
-            let broker = RedisBroker::connect(redis, &config.node, config.presence, tasks, stop).await?;
-            let counter = roomcast_counter::Redis::new(broker.client(), &redis.prefix);
-            Ok((Broker::Redis(broker), Counter::Redis(counter)))
+            let broker = RedisBroker::connect(redis, incarnation, config.presence, tasks, stop).await?;
+            let (client, prefix) = (broker.client(), &redis.prefix);
+            let limits = Limits { changes: redis.changes, ..Limits::default() };
+            let counter = roomcast_counter::Redis::with(client.clone(), prefix, limits, PublishMode::Plain);
+            let ingest = RedisIngest::new(client.clone(), prefix, ingest::rules(&config.ingest));
+            let changes = RedisChanges::new(client, prefix, redis.changes);
+            Ok(Stores {
+                broker: Broker::Redis(broker),
+                counter: Counter::Redis(counter),
+                ingest: Ingest::Redis(ingest),
+                changes: Changes::Redis(changes),
+            })
         }
-        (Backing::Local(bus, counter), _) => Ok((Broker::Local(bus.attach(&config.node)), counter)),
+        (Backing::Local(bus, counter, ingest), _) => {
+            let changes = Changes::Memory(bus.changes().clone());
+            Ok(Stores { broker: Broker::Local(bus.attach(incarnation)), counter, ingest, changes })
+        }
         (Backing::Redis, None) => {
             let cause = "redis.url is not set".into();
             Err(BrokerError::Unavailable { maybe_applied: false, cause }.into())
@@ -290,6 +329,7 @@ fn start_workers(
     listeners: Vec<std::net::TcpListener>,
     routes: &Router,
     stop: &CancellationToken,
+    alarm: &Alarm,
 ) -> Result<Workers, AppError> {
     let mut lanes = Vec::new();
     let mut threads = Vec::new();
@@ -305,6 +345,7 @@ fn start_workers(
             words: said,
             routes: routes.clone(),
             stop: stop.clone(),
+            alarm: alarm.clone(),
         };
         threads.push(worker::spawn(start).map_err(AppError::Thread)?);
     }

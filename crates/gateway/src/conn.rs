@@ -73,7 +73,10 @@ pub struct Conn {
     stream: TcpStream,
     outbox: RefCell<Outbox>,
     caps: OutboxCaps,
-    order: Cell<Option<Order>>,
+    goaway: Cell<Option<(u64, &'static str)>>,
+    close: Cell<Option<CloseCode>>,
+    /// Bytes that left the outbox: a slow link that moves is not a dead one.
+    drained: Cell<u64>,
     /// Takes no more frames: it ends, or it is too slow.
     cut: Cell<bool>,
     closed: Cell<bool>,
@@ -100,7 +103,9 @@ impl Conn {
             stream,
             outbox: RefCell::new(Outbox::default()),
             caps,
-            order: Cell::new(None),
+            goaway: Cell::new(None),
+            close: Cell::new(None),
+            drained: Cell::new(0),
             cut: Cell::new(false),
             closed: Cell::new(false),
             waker: Cell::new(None),
@@ -197,18 +202,29 @@ impl Conn {
         self.wake();
     }
 
-    /// Tells the session to do something; a close outranks a `goaway`, and the first close stands.
+    /// Tells the session to do something. The first close stands; a `goaway` is sent before it.
     pub fn order(&self, order: Order) {
-        if !matches!(self.order.get(), Some(Order::Close(_))) {
-            self.order.set(Some(order));
-            self.wake();
+        match order {
+            Order::GoAway { retry_ms, reason } => self.goaway.set(Some((retry_ms, reason))),
+            Order::Close(code) => self.close.set(self.close.get().or(Some(code))),
         }
+        self.wake();
+    }
+
+    fn take_order(&self) -> Option<Order> {
+        let goaway = self.goaway.take().map(|(retry_ms, reason)| Order::GoAway { retry_ms, reason });
+        goaway.or_else(|| self.close.get().map(Order::Close))
+    }
+
+    /// Bytes that have left the outbox so far.
+    pub fn drained_bytes(&self) -> u64 {
+        self.drained.get()
     }
 
     /// Waits for an order while draining the outbox. Cancel safe: nothing is taken before it is returned.
     pub async fn attend(&self) -> io::Result<Order> {
         poll_fn(|cx| {
-            if let Some(order) = self.order.take() {
+            if let Some(order) = self.take_order() {
                 return Poll::Ready(Ok(order));
             }
             match self.poll_drain(cx) {
@@ -237,7 +253,10 @@ impl Conn {
             let mut slices = [IoSlice::new(&[]); SLICES];
             let filled = outbox.slices(&mut slices);
             match self.stream.try_write_vectored(&slices[..filled]) {
-                Ok(written) => outbox.advance(written),
+                Ok(written) => {
+                    outbox.advance(written);
+                    self.drained.set(self.drained.get() + written as u64);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -2,7 +2,7 @@
 //! connections to other nodes, without going.
 
 use std::{
-    rc::Rc,
+    rc::Weak,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -152,20 +152,25 @@ fn shuffle<T>(all: &mut [T], first: usize) {
 }
 
 /// Tells each when to come back elsewhere, and closes each at that time.
-pub async fn send_away(conns: Vec<Rc<Conn>>, over: Duration, reason: &'static str, code: CloseCode) {
+pub async fn send_away(conns: Vec<Weak<Conn>>, over: Duration, reason: &'static str, code: CloseCode) {
     let start = Instant::now();
+    let order = |conn: &Weak<Conn>, order| {
+        if let Some(conn) = conn.upgrade() {
+            conn.order(order);
+        }
+    };
     let mut schedule = spread(over, conns);
     for some in schedule.chunks(TOLD_AT_ONCE) {
         for (after, conn) in some {
             let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            conn.order(Order::GoAway { retry_ms, reason });
+            order(conn, Order::GoAway { retry_ms, reason });
         }
         yield_now().await;
     }
     schedule.sort_by_key(|(after, _)| *after);
     for (after, conn) in schedule {
         sleep_until(start + after).await;
-        conn.order(Order::Close(code));
+        order(&conn, Order::Close(code));
     }
 }
 

@@ -9,12 +9,16 @@ pub mod assets;
 pub mod auth;
 pub mod ops;
 pub mod problem;
+pub mod waiting;
 mod ws;
 
-use std::{cell::RefCell, convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell, convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+};
 
 use axum::{Router, body::Body, response::Response};
 use bytes::Bytes;
+use http::{HeaderValue, header};
 use hyper::{
     Request,
     body::Incoming,
@@ -25,7 +29,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::ws::Accepted;
@@ -40,6 +44,8 @@ use crate::{
 
 /// A request's head: far more than any browser sends.
 const MAX_HEAD: usize = 16 * 1024;
+/// One request and its answer, over the slowest link that a page can be used on.
+const MAX_HTTP: Duration = Duration::from_secs(60);
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
@@ -54,9 +60,24 @@ pub async fn serve(
 ) {
     worker::tune(&stream);
     let node = worker.node.clone();
-    let Ok((stream, peer)) = address::behind_proxy(stream, peer, &node.config).await else { return };
-    if let Some((stream, first, accepted)) = handshake_on(node, stream, peer, routes, stop).await {
-        drop(handshake);
+    // A proxy speaks for many, and bounds them itself.
+    let place = match address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
+        true => None,
+        false => match worker.waiting.enter(peer.ip()) {
+            Some(place) => Some(place),
+            None => return metrics::admission(Admission::IpLimited),
+        },
+    };
+    let speak_http = async {
+        let (stream, peer) = address::behind_proxy(stream, peer, &node.config).await.ok()?;
+        handshake_on(node, stream, peer, routes, stop.clone()).await
+    };
+    let upgraded = tokio::select! {
+        upgraded = timeout(MAX_HTTP, speak_http) => upgraded.ok().flatten(),
+        () = stop.cancelled() => None,
+    };
+    if let Some((stream, first, accepted)) = upgraded {
+        drop((handshake, place));
         let limits = &worker.node.terms.limits;
         let caps =
             OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
@@ -75,7 +96,7 @@ async fn handshake_on(
     routes: Router,
     stop: CancellationToken,
 ) -> Option<(TcpStream, Bytes, Accepted)> {
-    let timeout = node.terms.limits.handshake_timeout;
+    let head_timeout = node.terms.limits.handshake_timeout;
     let upgrade: Rc<RefCell<Option<Accepted>>> = Rc::default();
     let served = Rc::new(std::cell::Cell::new(false));
     let service = {
@@ -92,7 +113,7 @@ async fn handshake_on(
     };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(timeout)
+        .header_read_timeout(head_timeout)
         .max_buf_size(MAX_HEAD)
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service);
@@ -130,7 +151,11 @@ async fn answer(
         return response;
     }
     match routes.call(request.map(Body::new)).await {
-        Ok(response) => response,
+        Ok(mut response) => {
+            // One request per socket: what is kept alive keeps a place from others.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
         Err(never) => match never {},
     }
 }

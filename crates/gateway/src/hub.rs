@@ -21,7 +21,7 @@ use roomcast_core::{
     rooms::{MemberId, Room, RoomFull, RoomId, RoomRules, RoomTable},
     session::Now,
 };
-use roomcast_protocol::{Codec, Position, RoomName, SharedPush};
+use roomcast_protocol::{Codec, CounterValue, Position, Push, RoomName, SharedPush};
 use tokio::sync::Notify;
 
 use self::block::{Block, Pending};
@@ -171,7 +171,14 @@ impl Hub {
     }
 
     /// Answers a join: first the reply, then what came since the log was read at `tail`.
-    pub fn activate(&mut self, seat: &Seat, tail: Position, reply: Option<Item>) -> Result<(), Overrun> {
+    /// `told` says which counter values the reply has told already, or newer ones.
+    pub fn activate(
+        &mut self,
+        seat: &Seat,
+        tail: Position,
+        reply: Option<Item>,
+        told: impl Fn(&CounterValue) -> bool,
+    ) -> Result<(), Overrun> {
         let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
         let guarded = room.state.guarded;
         let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
@@ -184,7 +191,8 @@ impl Hub {
         if let Some(reply) = reply {
             conn.send(reply);
         }
-        for delivery in &kept {
+        let is_told = |push: &Push| matches!(push, Push::Count { value, .. } if told(value));
+        for delivery in kept.iter().filter(|delivery| !is_told(delivery.push.push())) {
             send_apart(&conn, delivery, &mut seen, guarded);
         }
         seated.lane = Lane::Trailing(seen.clone());
@@ -261,7 +269,11 @@ impl Hub {
         if !room.member(seat.member).is_some_and(|seated| matches!(seated.lane, Lane::Sharing(_))) {
             return;
         }
-        seal(room);
+        // While a block is on its way to the members, what is pending gathers on: closed now, for the sake of one
+        // reply, every reply would add a block, and the flusher would fall ever further behind.
+        if room.state.sealed.is_empty() {
+            seal(room);
+        }
         let sealed = std::mem::take(&mut room.state.sealed);
         let guarded = room.state.guarded;
         if let Some(seated) = room.member_mut(seat.member) {
@@ -278,6 +290,7 @@ impl Hub {
         let Some(id) = self.dirty.pop_front() else { return false };
         let Some(room) = self.table.room_mut(id) else { return true };
         if room.state.sealed.is_empty() {
+            promote(room);
             seal(room);
         }
         let Some(mut block) = room.state.sealed.pop_front() else {
@@ -362,8 +375,12 @@ fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position, guarded: bo
     }
 }
 
-/// Lets members that stand where the room stands share its blocks from here on.
+/// Lets members that stand where the room stands share its blocks from here on. Not while a block is under way:
+/// theirs would have to be closed behind it, and they are served one by one until then.
 fn promote(room: &mut Room<RoomState, Seated>) {
+    if !room.state.sealed.is_empty() {
+        return;
+    }
     let Some(position) = room.state.position.clone() else { return };
     let stands = |lane: &Lane| matches!(lane, Lane::Trailing(seen) if *seen == position);
     let (ready, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut room.state.apart)

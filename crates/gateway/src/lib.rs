@@ -3,6 +3,7 @@
 //! The only crate with sockets. `docs/architecture.md` shows how a frame and an event walk through it.
 
 pub mod admission;
+pub mod alarm;
 pub mod app;
 pub mod auth;
 pub mod backend;
@@ -13,6 +14,7 @@ pub mod conn;
 pub mod drain;
 pub mod http;
 pub mod hub;
+pub mod ingest;
 pub mod interest;
 pub mod metrics;
 pub mod node;

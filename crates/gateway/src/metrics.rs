@@ -74,6 +74,43 @@ impl Claimed {
     ];
 }
 
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Webhook {
+    /// Taken in.
+    Queued,
+    /// Its id was known.
+    Duplicate,
+    /// Its id was known with another body.
+    Mismatch,
+    /// The queue was full.
+    Full,
+    /// Its body or signature was wrong.
+    Refused,
+    /// The queue could not be reached.
+    Unavailable,
+    /// It became an event.
+    Published,
+    /// It failed, and is tried again.
+    Retried,
+    /// It was given up.
+    Dead,
+}
+
+impl Webhook {
+    const ALL: [(Self, &'static str); 9] = [
+        (Self::Queued, "queued"),
+        (Self::Duplicate, "duplicate"),
+        (Self::Mismatch, "mismatch"),
+        (Self::Full, "full"),
+        (Self::Refused, "refused"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Published, "published"),
+        (Self::Retried, "retried"),
+        (Self::Dead, "dead"),
+    ];
+}
+
 /// How a gap in a room's feed was healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gap {
@@ -105,6 +142,9 @@ pub struct Totals {
     gaps_reset: AtomicU64,
     draining: AtomicU64,
     breaker: AtomicU64,
+    webhooks: [AtomicU64; Webhook::ALL.len()],
+    webhooks_waiting: AtomicU64,
+    webhooks_dead: AtomicU64,
 }
 
 static TOTALS: LazyLock<Totals> = LazyLock::new(Totals::default);
@@ -164,6 +204,19 @@ pub fn claimed(outcome: Claimed) {
     if let Some(at) = Claimed::ALL.iter().position(|(of, _)| *of == outcome) {
         TOTALS.claims[at].fetch_add(1, Relaxed);
     }
+}
+
+/// A webhook got so far.
+pub fn webhook(outcome: Webhook) {
+    if let Some(at) = Webhook::ALL.iter().position(|(of, _)| *of == outcome) {
+        TOTALS.webhooks[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// Webhooks that wait and webhooks that were given up, over all nodes.
+pub fn webhooks(waiting: u64, dead: u64) {
+    TOTALS.webhooks_waiting.store(waiting, Relaxed);
+    TOTALS.webhooks_dead.store(dead, Relaxed);
 }
 
 /// A connection opened.
@@ -314,6 +367,11 @@ impl Totals {
         gauge!("roomcast_draining").set(self.draining.load(Relaxed) as f64);
         gauge!("roomcast_breaker_state").set(self.breaker.load(Relaxed) as f64);
         gauge!("roomcast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        gauge!("roomcast_ingest_waiting").set(self.webhooks_waiting.load(Relaxed) as f64);
+        gauge!("roomcast_ingest_dead").set(self.webhooks_dead.load(Relaxed) as f64);
+        for ((_, outcome), n) in Webhook::ALL.iter().zip(&self.webhooks) {
+            counter!("roomcast_ingest_total", "outcome" => *outcome).absolute(n.load(Relaxed));
+        }
         for ((_, outcome), n) in Admission::ALL.iter().zip(&self.admissions) {
             counter!("roomcast_connections_total", "outcome" => *outcome).absolute(n.load(Relaxed));
         }
@@ -355,6 +413,9 @@ fn describe() {
     describe_gauge!("roomcast_draining", "1 while the node drains.");
     describe_gauge!("roomcast_breaker_state", "The breaker before Redis: 0 closed, 1 half-open, 2 open.");
     describe_gauge!("roomcast_build_info", "Always 1; the label tells the version.");
+    describe_counter!("roomcast_ingest_total", "Webhooks by what became of them.");
+    describe_gauge!("roomcast_ingest_waiting", "Webhooks that wait or are in work, over all nodes.");
+    describe_gauge!("roomcast_ingest_dead", "Webhooks that were given up, over all nodes.");
     describe_counter!("roomcast_connections_total", "Requests for a WebSocket by outcome.");
     describe_counter!(
         "roomcast_claims_total",

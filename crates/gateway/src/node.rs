@@ -15,7 +15,10 @@ use roomcast_core::{
     session::{Now, Terms},
 };
 use serde_json::json;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 use crate::{
     auth::Verifier,
@@ -40,6 +43,8 @@ pub struct Node {
     pub verifier: Verifier,
     /// Events and counters.
     pub backend: Backend,
+    /// Told when a webhook was taken in here.
+    pub webhooks: Notify,
     /// What the workers want to hear.
     pub interest: Interest,
     /// Who is in which room here.
@@ -58,6 +63,8 @@ pub struct Node {
     pub idle_rooms: Vec<AtomicUsize>,
     /// The ways to the workers.
     pub lanes: OnceLock<Vec<Lane>>,
+    /// What the broker knows it by: its id, and this start of it.
+    pub incarnation: String,
     /// When it started.
     pub started: Instant,
 }

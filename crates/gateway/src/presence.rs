@@ -114,6 +114,17 @@ impl Presence {
         self.bell.notify_one();
     }
 
+    /// Tells one room anew: the broker has forgotten it.
+    pub fn retell(&self, room: &RoomName) {
+        let mut desk = self.lock();
+        if let Some(here) = desk.rooms.get_mut(room) {
+            here.replace = true;
+            desk.mark(room);
+            drop(desk);
+            self.bell.notify_one();
+        }
+    }
+
     /// This node's own counts: what is known when the broker is away.
     pub fn local(&self, room: &RoomName) -> PresenceCount {
         self.lock().rooms.get(room).map_or_else(PresenceCount::default, |here| PresenceCount {

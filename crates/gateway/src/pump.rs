@@ -12,7 +12,8 @@ use roomcast_core::{
     continuity::{FeedAction, FeedRules, RoomFeed},
     permission::{HistoryRules, Namespaces},
 };
-use roomcast_protocol::{Epoch, Event, Offset, Position, Push, RoomName, SharedPush};
+use roomcast_counter::{Counter, CounterError, Update};
+use roomcast_protocol::{CounterValue, Epoch, Event, Offset, Position, Push, RoomName, SharedPush};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -40,6 +41,11 @@ const REPAIR_PAUSE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_secs(2);
 /// Rooms looked at in one call.
 const LOOK_CHUNK: usize = 1_000;
+
+/// Before a room's counters are read again: many rooms may want it at once.
+const RECOUNT_PAUSE: Duration = Duration::from_millis(50);
+/// Counter values told anew per room: as many as a join tells.
+const MAX_RECOUNT: usize = 1_000;
 
 /// What a worker is told besides pushes; rare, so its channel is unbounded.
 #[derive(Debug, Clone)]
@@ -73,6 +79,9 @@ pub enum Note {
 /// The rooms looked at, and where their logs ended.
 type Look = (Vec<RoomName>, Result<Vec<Option<Position>>, BrokerError>);
 
+/// A room, and its counters as they stand.
+type Recount = (RoomName, Result<Vec<Update>, CounterError>);
+
 /// When a read is to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
@@ -92,6 +101,7 @@ struct Line {
 #[derive(Debug)]
 pub struct Pump {
     broker: Broker,
+    counter: Counter,
     interest: Interest,
     namespaces: Arc<Namespaces>,
     lanes: Vec<Lane>,
@@ -100,12 +110,16 @@ pub struct Pump {
     waiting: VecDeque<(RoomName, Position, Pace)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
     looks: JoinSet<Look>,
+    /// Rooms whose counters are to be told anew, because a count may have been missed.
+    uncounted: VecDeque<RoomName>,
+    recounts: JoinSet<Recount>,
 }
 
 impl Pump {
     /// A pump that has moved nothing yet.
     pub fn new(
         broker: Broker,
+        counter: Counter,
         interest: Interest,
         namespaces: Arc<Namespaces>,
         presence: Presence,
@@ -113,6 +127,7 @@ impl Pump {
     ) -> Self {
         Self {
             broker,
+            counter,
             interest,
             namespaces,
             lanes,
@@ -121,6 +136,8 @@ impl Pump {
             waiting: VecDeque::new(),
             repairs: JoinSet::new(),
             looks: JoinSet::new(),
+            uncounted: VecDeque::new(),
+            recounts: JoinSet::new(),
         }
     }
 
@@ -155,9 +172,15 @@ impl Pump {
                         self.looked(&rooms, &tails);
                     }
                 }
+                Some(done) = self.recounts.join_next() => {
+                    if let Ok((room, result)) = done {
+                        self.recounted(&room, result);
+                    }
+                }
                 _ = look.tick() => self.look(),
             }
             self.start_repairs();
+            self.start_recounts();
         }
     }
 
@@ -184,6 +207,8 @@ impl Pump {
             broker::Delivery::Ended(position, reason) => {
                 let action = self.line(room).feed.reset(position, reason);
                 self.act(room, action);
+                // Its keys are gone, and with them who is in it.
+                self.presence.retell(room);
             }
         }
     }
@@ -199,6 +224,7 @@ impl Pump {
             let action = self.line(&room).feed.interrupted();
             self.act(&room, action);
         }
+        self.uncounted = self.lines.keys().cloned().collect();
         self.presence.refresh();
     }
 
@@ -264,6 +290,9 @@ impl Pump {
                     self.waiting.push_back((room.clone(), since, Pace::AtOnce));
                     continue;
                 }
+                // What comes after a loss is delivered with it, when it is read again: handed out now, it would
+                // make what was lost look old.
+                _ if lost.is_some() => continue,
                 FeedAction::Deliver(position, event) => {
                     (Place::Event(position), Some(event.at), Push::Event { room: room.clone(), event })
                 }
@@ -277,7 +306,7 @@ impl Pump {
             let before = before(&place);
             let delivery = Delivery { room: room.clone(), place, at, push: Arc::new(SharedPush::new(push)) };
             if !self.hand_out(&delivery) {
-                lost = lost.or(Some(before));
+                lost = Some(before);
             }
         }
         // A worker's lane was full: what it missed is read again, after a moment in which it can catch up.
@@ -288,7 +317,7 @@ impl Pump {
         }
     }
 
-    fn pass(&self, room: &RoomName, push: Push) {
+    fn pass(&mut self, room: &RoomName, push: Push) {
         metrics::signal();
         let delivery = Delivery {
             room: room.clone(),
@@ -296,8 +325,11 @@ impl Pump {
             at: None,
             push: Arc::new(SharedPush::new(push)),
         };
-        // A signal may be lost; a count or presence is followed by a newer one.
-        let _full = self.hand_out(&delivery);
+        let counts = matches!(delivery.push.push(), Push::Count { .. });
+        // A signal may be lost, and a presence is followed by a newer one; a count may have been the last.
+        if !self.hand_out(&delivery) && counts && !self.uncounted.contains(room) {
+            self.uncounted.push_back(room.clone());
+        }
     }
 
     /// False when a worker's lane had no room for it.
@@ -319,6 +351,11 @@ impl Pump {
     }
 
     fn start_repairs(&mut self) {
+        #[cfg(feature = "chaos-hooks")]
+        if std::env::var_os("CHAOS_NO_REPAIR").is_some() {
+            // What waits is forgotten: so a hub would be that does not look for its losses.
+            self.waiting.clear();
+        }
         while self.repairs.len() < REPAIRS {
             let Some((room, since, pace)) = self.waiting.pop_front() else { return };
             if !self.interest.contains(&room) {
@@ -353,6 +390,34 @@ impl Pump {
                     self.waiting.push_back((room.clone(), since, Pace::AfterPause));
                 }
             }
+        }
+    }
+
+    fn start_recounts(&mut self) {
+        while self.recounts.len() < REPAIRS {
+            let Some(room) = self.uncounted.pop_front() else { return };
+            if !self.interest.contains(&room) {
+                continue;
+            }
+            let counter = self.counter.clone();
+            self.recounts.spawn(async move {
+                sleep(jitter(RECOUNT_PAUSE)).await;
+                let counts = counter.counters(room.as_str(), None).await;
+                (room, counts)
+            });
+        }
+    }
+
+    /// A value that was told already is harmless: its version says so.
+    fn recounted(&mut self, room: &RoomName, result: Result<Vec<Update>, CounterError>) {
+        match result {
+            Ok(updates) => {
+                for Update { target, counter, value, version } in updates.into_iter().take(MAX_RECOUNT) {
+                    let value = CounterValue { target, counter, value, version };
+                    self.pass(room, Push::Count { room: room.clone(), value });
+                }
+            }
+            Err(_still_down) => self.uncounted.push_back(room.clone()),
         }
     }
 

@@ -1,4 +1,6 @@
-//! The process around a node: log, runtime, signals, exit code, and in development a banner.
+//! The process around a node: log, runtime, signals, service manager, exit code, and in development a banner.
+
+mod notify;
 
 use std::{
     io::{self, IsTerminal},
@@ -43,10 +45,18 @@ async fn run(config: Config) -> Result<(), AppError> {
         // Redis may take its time; a stop does not wait for it.
         () = told_to_stop(&mut terminate, &mut interrupt) => return Ok(()),
     };
+    notify::tell(notify::State::Ready);
     if dev {
         print_banner(&running);
     }
-    told_to_stop(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = told_to_stop(&mut terminate, &mut interrupt) => {}
+        () = running.failed() => {
+            running.halt().await;
+            return Err(AppError::Failed);
+        }
+    }
+    notify::tell(notify::State::Stopping);
     tokio::select! {
         () = running.stop() => {}
         () = told_to_stop(&mut terminate, &mut interrupt) => tracing::warn!("told twice: stopping at once"),

@@ -36,6 +36,8 @@ use crate::{
 
 /// How long a socket that is being closed may take to drain and to say goodbye.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+/// The same for one that is closed because it reads slowly: it is to learn why.
+const SLOW_GRACE: Duration = Duration::from_secs(10);
 /// tungstenite's own read buffer; the scratch behind it does the reading.
 const READ_BUFFER: usize = 512;
 
@@ -43,17 +45,38 @@ type Work = Pin<Box<dyn Future<Output = Done>>>;
 
 /// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
 pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
-    metrics::opened();
-    worker.hub.borrow_mut().register(&conn);
+    let mut stay = Stay::begin(worker.clone(), conn.clone(), admission);
     let mut driver = Driver::new(worker.clone(), conn.clone(), first).await;
-    let code = driver.run().await;
-    tracing::debug!(code = code.map(CloseCode::code), "the connection ended");
+    stay.code = driver.run().await;
+    tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
     worker.leave_all(&conn);
-    driver.say_goodbye(code).await;
-    worker.hub.borrow_mut().forget(&conn);
-    metrics::closed(code);
-    // A client that comes back at once finds its place free.
-    drop((admission, conn.place.take()));
+    driver.say_goodbye(stay.code).await;
+}
+
+/// What a connection holds on its node; given back by `Drop`, so that not even a panic leaves a ghost behind.
+struct Stay {
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    code: Option<CloseCode>,
+    _admission: Admission,
+}
+
+impl Stay {
+    fn begin(worker: Rc<Worker>, conn: Rc<Conn>, admission: Admission) -> Self {
+        metrics::opened();
+        worker.hub.borrow_mut().register(&conn);
+        Self { worker, conn, code: None, _admission: admission }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.worker.leave_all(&self.conn);
+        self.worker.hub.borrow_mut().forget(&self.conn);
+        // A client that comes back at once finds its place free.
+        drop(self.conn.place.take());
+        metrics::closed(self.code);
+    }
 }
 
 struct Driver {
@@ -62,6 +85,8 @@ struct Driver {
     reader: WebSocketStream<Wire>,
     session: Session,
     codec: Codec,
+    /// What had left the outbox when it was last looked at.
+    drained: u64,
 }
 
 impl Driver {
@@ -78,7 +103,7 @@ impl Driver {
         let reader = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
         let session = Session::new(worker.node.terms.clone(), now().instant);
         let codec = conn.codec;
-        Self { worker, conn, reader, session, codec }
+        Self { worker, conn, reader, session, codec, drained: 0 }
     }
 
     /// Runs until the connection is to end. None: the client went by itself.
@@ -132,8 +157,7 @@ impl Driver {
             tungstenite::Message::Text(text) => Message::Text(text.as_str()),
             tungstenite::Message::Binary(bytes) => Message::Binary(bytes),
             tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_) => {
-                self.session.heard_control();
-                return (None, None);
+                return (None, self.session.on_control(now().instant));
             }
             // The reader answers it and then ends by itself.
             tungstenite::Message::Close(_) | tungstenite::Message::Frame(_) => return (None, None),
@@ -185,7 +209,11 @@ impl Driver {
                 }
             }
             Change::Joined(room) => self.session.joined(room),
-            Change::Lost(room) => self.session.removed(&room),
+            Change::Lost(room) => {
+                self.session.removed(&room);
+                let reason = "joining again failed, and the room was left for it: join once more".to_owned();
+                self.push(&Push::Kicked { room, reason });
+            }
         }
         if let Some(ServerFrame::Error { error, .. }) = &done.answer {
             metrics::error(error.code);
@@ -199,11 +227,19 @@ impl Driver {
     fn on_time(&mut self) -> Option<CloseCode> {
         while let Some(due) = self.session.on_timeout(now().instant) {
             match due {
-                Due::Ping => self.alone(Item::must(server_frame(Opcode::Ping, b""))),
+                Due::Ping => {
+                    self.drained = self.conn.drained_bytes();
+                    self.alone(Item::must(server_frame(Opcode::Ping, b"")));
+                }
                 Due::Expiring(at) => {
                     let left = Instant::from_std(at).saturating_duration_since(Instant::now());
                     let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
                     self.push(&Push::Expiring { expires_at: now().unix_ms.saturating_add(left) });
+                }
+                // A large answer on a slow link: the ping waits behind it, but it moves.
+                Due::Close(CloseCode::PingTimeout) if self.conn.drained_bytes() > self.drained => {
+                    self.drained = self.conn.drained_bytes();
+                    self.session.heard();
                 }
                 Due::Close(code) => return Some(code),
             }
@@ -238,7 +274,8 @@ impl Driver {
             }
             std::io::Result::Ok(())
         };
-        let _in_time = timeout(CLOSE_GRACE, goodbye).await;
+        let grace = if code == Some(CloseCode::SlowConsumer) { SLOW_GRACE } else { CLOSE_GRACE };
+        let _in_time = timeout(grace, goodbye).await;
     }
 }
 

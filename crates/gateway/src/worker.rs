@@ -4,7 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
     time::Duration,
@@ -15,15 +15,16 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     task::LocalSet,
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    alarm::Alarm,
     broker::Control,
     conn::{Conn, Order},
     drain::{self, Shed},
-    http,
+    http::{self, waiting::Waiting},
     hub::{self, Delivery, Hub},
     interest::WorkerId,
     node::{Node, now},
@@ -36,6 +37,8 @@ const MAX_HANDSHAKES: usize = 4_096;
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// After an accept failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sessions may take to end when the node stops: a little longer than a socket's close.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Deliveries taken in one go before the flusher gets its turn.
 const DELIVERY_BATCH: usize = 256;
 
@@ -50,6 +53,8 @@ pub struct Worker {
     pub hub: RefCell<Hub>,
     /// Its tasks.
     pub tasks: TaskTracker,
+    /// Sockets that are not upgraded yet, per peer.
+    pub waiting: Waiting,
 }
 
 /// What a worker thread is given.
@@ -68,6 +73,8 @@ pub struct Start {
     pub routes: axum::Router,
     /// Ends it.
     pub stop: CancellationToken,
+    /// Rings when it ends otherwise.
+    pub alarm: Alarm,
 }
 
 /// Starts a worker's thread.
@@ -82,20 +89,22 @@ pub fn spawn(start: Start) -> io::Result<thread::JoinHandle<io::Result<()>>> {
 }
 
 async fn run(start: Start) -> io::Result<()> {
-    let Start { id, node, listener, deliveries, words, routes, stop } = start;
+    let Start { id, node, listener, deliveries, words, routes, stop, alarm } = start;
     let listener = TcpListener::from_std(listener)?;
     let limits = &node.terms.limits;
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
-    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new() });
+    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new(), waiting: Waiting::default() });
     // One at a time: a second shed is refused while the first goes on.
     let (sheds, shed) = mpsc::unbounded_channel();
+    let receiver = receive(worker.clone(), deliveries, words, sheds);
     let upkeep = [
-        worker.tasks.spawn_local(flush(worker.clone())),
-        worker.tasks.spawn_local(receive(worker.clone(), deliveries, words, sheds)),
+        worker.tasks.spawn_local(alarm.watching("flusher", flush(worker.clone()))),
+        worker.tasks.spawn_local(alarm.watching("receiver", receiver)),
+        worker.tasks.spawn_local(alarm.watching("housekeeper", keep_house(worker.clone()))),
         worker.tasks.spawn_local(shed_when_told(shed)),
-        worker.tasks.spawn_local(keep_house(worker.clone())),
         worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
+    let _accepting = alarm.watch("worker");
     accept(&worker, &listener, &routes, &stop).await;
     drop(listener);
     worker.close_all(CloseCode::Restart);
@@ -103,7 +112,9 @@ async fn run(start: Start) -> io::Result<()> {
         task.abort();
     }
     worker.tasks.close();
-    worker.tasks.wait().await;
+    if timeout(LAST_WORDS, worker.tasks.wait()).await.is_err() {
+        tracing::warn!(sessions = worker.tasks.len(), "sessions that took too long to end were cut off");
+    }
     Ok(())
 }
 
@@ -195,7 +206,7 @@ async fn drain_when_told(worker: Rc<Worker>) {
 }
 
 /// Connections that were chosen to go elsewhere.
-type Leaving = (Vec<Rc<Conn>>, Arc<Shed>);
+type Leaving = (Vec<Weak<Conn>>, Arc<Shed>);
 
 /// Sends the chosen connections to other nodes.
 async fn shed_when_told(mut sheds: mpsc::UnboundedReceiver<Leaving>) {
@@ -263,8 +274,9 @@ impl Worker {
         }
     }
 
-    fn conns(&self) -> Vec<Rc<Conn>> {
-        self.hub.borrow().conns().cloned().collect()
+    /// Weak, so that who leaves early is not held until its turn.
+    fn conns(&self) -> Vec<Weak<Conn>> {
+        self.hub.borrow().conns().map(Rc::downgrade).collect()
     }
 
     fn shed(&self, shed: Arc<Shed>, sheds: &mpsc::UnboundedSender<Leaving>) {

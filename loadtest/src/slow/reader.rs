@@ -25,8 +25,8 @@ use crate::{
 
 /// The close code of a slow consumer.
 const SLOW_CONSUMER: u16 = 4001;
-/// A reader that hears nothing for so long, in a room that is this busy, would not be closed any more.
-const QUIET: Duration = Duration::from_millis(500);
+/// Who has not come upon its end so long after the round was not closed.
+const CATCH_UP: Duration = Duration::from_secs(3);
 /// Before somebody who was closed comes back.
 const COME_BACK: Duration = Duration::from_secs(1);
 
@@ -174,13 +174,16 @@ async fn live(
 ) -> Result<(), ClientError> {
     let mut joined = client.join(&plan.room, None).await?;
     let mut last = joined.offset.0;
+    let mut ended = None;
     loop {
         let closed = loop {
             // After its round it reads as fast as it can: what is left in the buffers on the way, and then the end.
             let message = if over.is_cancelled() {
-                match timeout(QUIET, client.message()).await {
+                let until = *ended.get_or_insert_with(|| Instant::now() + CATCH_UP);
+                let left = until.saturating_duration_since(Instant::now());
+                match timeout(left, client.message()).await {
                     Ok(message) => message,
-                    Err(_quiet) => {
+                    Err(_still_open) => {
                         client.close().await;
                         return Ok(());
                     }

@@ -125,6 +125,19 @@ fn a_hundred_breaches_in_a_row_are_a_flood_and_one_good_frame_starts_anew() {
 }
 
 #[test]
+fn pings_are_paid_for_and_too_many_are_a_flood() {
+    let mut rig = Rig::open(Role::Guest, |limits| {
+        limits.frames_burst = cap(2);
+        limits.frames_per_second = cap(1);
+    });
+    let now = rig.now().instant;
+    let codes: Vec<_> = (0..2 + MAX_BREACHES).map(|_| rig.session.on_control(now)).collect();
+    let (last, before) = codes.split_last().unwrap();
+    assert!(before.iter().all(Option::is_none));
+    assert_eq!(*last, Some(CloseCode::Flood));
+}
+
+#[test]
 fn garbage_in_a_row_is_misuse() {
     let mut rig = Rig::open(Role::Guest, |limits| limits.frames_burst = cap(1_000));
     for _ in 1..MAX_BAD_FRAMES {
@@ -198,7 +211,7 @@ fn an_unanswered_ping_closes_and_an_answered_one_does_not() {
     let mut rig = Rig::open(Role::Guest, |_| {});
     rig.pass(25_000);
     assert_eq!(rig.dues(), [Due::Ping]);
-    rig.session.heard_control();
+    rig.session.heard();
     rig.pass(25_000);
     assert_eq!(rig.dues(), [Due::Ping]);
     rig.pass(10_000);
@@ -211,7 +224,7 @@ fn pongs_do_not_keep_an_idle_socket() {
     rig.pass(4_000);
     rig.say(r#"{"op":"ping"}"#);
     rig.pass(4_000);
-    rig.session.heard_control();
+    rig.session.heard();
     assert_eq!(rig.dues(), []);
     rig.pass(1_000);
     assert_eq!(rig.dues(), [Due::Close(CloseCode::Idle)]);
@@ -226,7 +239,7 @@ fn a_token_is_warned_of_and_then_ends() {
     assert_eq!(rig.dues(), []);
     rig.pass(26_000);
     assert_eq!(rig.dues(), [Due::Expiring(end), Due::Ping]);
-    rig.session.heard_control();
+    rig.session.heard();
     rig.pass(50_000);
     assert_eq!(rig.dues(), [Due::Close(CloseCode::TokenExpired)]);
     assert_eq!(rig.dues(), [], "a close is told once");

@@ -80,7 +80,8 @@ impl Timers {
             return Some(Due::Close(CloseCode::ConnectTimeout));
         }
         if past(self.pong) {
-            self.put_off();
+            // The one close that may be taken back: by a sign of life that was not read.
+            self.pong = None;
             return Some(Due::Close(CloseCode::PingTimeout));
         }
         if past(self.idle) {

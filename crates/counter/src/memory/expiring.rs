@@ -10,33 +10,33 @@ use std::{
 const SWEEP: usize = 64;
 
 /// A map of at most `cap` entries.
-pub(super) struct Expiring<K, V> {
+pub(crate) struct Expiring<K, V> {
     entries: HashMap<K, (u64, V)>,
     order: BTreeSet<(u64, K)>,
     cap: usize,
 }
 
 impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
-    pub(super) fn new(cap: usize) -> Self {
+    pub(crate) fn new(cap: usize) -> Self {
         Self { entries: HashMap::new(), order: BTreeSet::new(), cap }
     }
 
-    pub(super) fn get(&self, key: &K, now: u64) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K, now: u64) -> Option<&V> {
         self.entries.get(key).filter(|(expires, _)| *expires > now).map(|(_, value)| value)
     }
 
-    pub(super) fn get_mut(&mut self, key: &K, now: u64) -> Option<&mut V> {
+    pub(crate) fn get_mut(&mut self, key: &K, now: u64) -> Option<&mut V> {
         self.entries.get_mut(key).filter(|(expires, _)| *expires > now).map(|(_, value)| value)
     }
 
     /// Whether one more entry does not fit, after sweeping.
-    pub(super) fn is_full(&mut self, now: u64) -> bool {
+    pub(crate) fn is_full(&mut self, now: u64) -> bool {
         self.sweep(now);
         self.entries.len() >= self.cap
     }
 
     /// Adds or replaces an entry. Where the map is full, the one that would expire first makes room.
-    pub(super) fn insert(&mut self, key: K, value: V, expires: u64, now: u64) {
+    pub(crate) fn insert(&mut self, key: K, value: V, expires: u64, now: u64) {
         self.remove(&key);
         if self.is_full(now)
             && let Some((_, first)) = self.order.pop_first()
@@ -47,7 +47,7 @@ impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
         self.entries.insert(key, (expires, value));
     }
 
-    pub(super) fn renew(&mut self, key: &K, expires: u64) {
+    pub(crate) fn renew(&mut self, key: &K, expires: u64) {
         if let Some((old, _)) = self.entries.get_mut(key) {
             self.order.remove(&(*old, key.clone()));
             self.order.insert((expires, key.clone()));
@@ -56,13 +56,13 @@ impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
     }
 
     /// Takes an entry out, also an expired one.
-    pub(super) fn remove(&mut self, key: &K) -> Option<(u64, V)> {
+    pub(crate) fn remove(&mut self, key: &K) -> Option<(u64, V)> {
         let (expires, value) = self.entries.remove(key)?;
         self.order.remove(&(expires, key.clone()));
         Some((expires, value))
     }
 
-    pub(super) fn sweep(&mut self, now: u64) {
+    pub(crate) fn sweep(&mut self, now: u64) {
         for _ in 0..SWEEP {
             match self.order.first() {
                 Some((expires, _)) if *expires <= now => {
@@ -75,7 +75,7 @@ impl<K: Clone + Eq + Hash + Ord, V> Expiring<K, V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 }

@@ -11,11 +11,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use expiring::Expiring;
+pub(crate) use expiring::Expiring;
 use room::{Room, Step};
 
 use crate::{
-    Cap, Command, CommentPage, CommentsQuery, CounterError, History, Limits, Outcome, Update, secret,
+    Cap, Command, CommentPage, CommentsQuery, CounterError, History, Limits, Outcome, Seed, Update, secret,
 };
 
 /// Where the steps of [`Memory`] are published: the in-process bus.
@@ -28,6 +28,10 @@ pub trait Sink: Send + Sync {
 
     /// Publishes a counter's new value.
     fn count(&self, room: &str, update: &Update);
+
+    /// Adds an entry to the stream of changes, where there is one. `data` makes the JSON object.
+    #[allow(unused_variables, reason = "the names say what an implementation gets")]
+    fn change(&self, room: &str, kind: &str, data: &dyn Fn() -> String) {}
 }
 
 /// An event's place in its room's log.
@@ -102,6 +106,26 @@ impl Memory {
             rooms.remove(name);
         }
         outcome
+    }
+
+    pub(crate) fn restore(&self, name: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let Shared { sink, limits, .. } = &*self.0;
+        let (mut state, now) = self.open();
+        let rooms = &mut state.rooms;
+        let (key, expires) = (name.to_owned(), now + millis(limits.room_ttl));
+        if rooms.get(&key, now).is_some() {
+            rooms.renew(&key, expires);
+        } else if rooms.is_full(now) {
+            return Err(CounterError::TooMany(Cap::Rooms));
+        } else {
+            rooms.insert(key.clone(), Room::new(limits), expires, now);
+        }
+        let room = rooms.get_mut(&key, now).ok_or(CounterError::TooMany(Cap::Rooms))?;
+        let changed = room.restore(name, seeds, limits, &**sink, now);
+        if room.is_empty() {
+            rooms.remove(&key);
+        }
+        changed
     }
 
     pub(crate) fn counters(&self, room: &str, targets: Option<&[String]>) -> Vec<Update> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{Sink, expiring::Expiring};
 use crate::{
-    Cap, Command, Comment, CommentPage, CommentsQuery, CounterError, Limits, Op, Outcome, Update, Viewer,
-    body,
+    Cap, Command, Comment, CommentPage, CommentsQuery, CounterError, Limits, Op, Outcome, Seed, Update,
+    Viewer, body,
 };
 
 /// As in `log.lua`.
@@ -88,6 +88,10 @@ impl Room {
             before.value.saturating_sub(1)
         };
         let Value { value, version } = self.set(step, target, "like", value);
+        let user = body::json(&step.command.user)?;
+        step.sink.change(&step.command.room, "like", &|| {
+            format!(r#"{{"target":"{target}","user":{user},"on":{on},"value":{value},"version":{version}}}"#)
+        });
         Ok(Outcome::Like { value, on, version })
     }
 
@@ -104,6 +108,11 @@ impl Room {
             return Err(CounterError::TooMany(Cap::Value));
         }
         let Value { value, version } = self.set(step, target, counter, value);
+        step.sink.change(&step.command.room, "count", &|| {
+            format!(
+                r#"{{"target":"{target}","counter":"{counter}","by":{by},"value":{value},"version":{version}}}"#
+            )
+        });
         Ok(Outcome::Count { value, version })
     }
 
@@ -134,6 +143,8 @@ impl Room {
         let event = body::comment_event(&comment)?;
         let outcome =
             Outcome::Comment { comment: comment.comment.clone(), pending, version: 1, at: comment.at };
+        let change = body::comment_change(&comment)?;
+        step.sink.change(&step.command.room, "comment", &|| change.clone());
         self.comments.insert(id, comment);
         self.by_target.insert((target.to_owned(), id));
         if !pending {
@@ -167,16 +178,66 @@ impl Room {
 
     /// Sets a value and publishes it. The version follows the clock, but always rises.
     fn set(&mut self, step: &Step<'_>, target: &str, counter: &str, value: u64) -> Value {
+        self.put(&step.command.room, step.sink, step.now, (target, counter), value)
+    }
+
+    fn put(
+        &mut self,
+        room: &str,
+        sink: &dyn Sink,
+        now: u64,
+        (target, counter): (&str, &str),
+        value: u64,
+    ) -> Value {
         let slot = self.counts.entry(target.to_owned()).or_default().entry(counter.to_owned()).or_default();
-        *slot = Value { value, version: step.now.max(slot.version + 1) };
+        *slot = Value { value, version: now.max(slot.version + 1) };
         let update = Update {
             target: target.to_owned(),
             counter: counter.to_owned(),
             value: slot.value,
             version: slot.version,
         };
-        step.sink.count(&step.command.room, &update);
+        sink.count(room, &update);
         *slot
+    }
+
+    /// Seeds counters where they are absent or lower: all that is asked, or nothing where a cap would break.
+    pub(super) fn restore(
+        &mut self,
+        name: &str,
+        seeds: &[Seed],
+        limits: &Limits,
+        sink: &dyn Sink,
+        now: u64,
+    ) -> Result<u64, CounterError> {
+        let mut after: HashMap<&str, usize> = HashMap::new();
+        for Seed { target, counter, .. } in seeds {
+            let counters = self.counts.get(target);
+            if counters.is_none_or(|counters| !counters.contains_key(counter)) {
+                *after.entry(target).or_insert_with(|| counters.map_or(0, BTreeMap::len)) += 1;
+            }
+        }
+        if after.values().any(|counters| *counters > limits.counters_per_target as usize) {
+            return Err(CounterError::TooMany(Cap::Counters));
+        }
+        let new = after.keys().filter(|target| !self.counts.contains_key(**target)).count();
+        if new > 0 && self.counts.len() + new > limits.targets_per_room as usize {
+            return Err(CounterError::TooMany(Cap::Targets));
+        }
+        let mut changed = 0;
+        for Seed { target, counter, value } in seeds {
+            let before = self.value(target, counter);
+            if before.version == 0 || before.value < *value {
+                let Value { value, version } = self.put(name, sink, now, (target, counter), *value);
+                sink.change(name, "restore", &|| {
+                    format!(
+                        r#"{{"target":"{target}","counter":"{counter}","value":{value},"version":{version}}}"#
+                    )
+                });
+                changed += 1;
+            }
+        }
+        Ok(changed)
     }
 
     pub(super) fn counters(&self, targets: Option<&[String]>) -> Vec<Update> {

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::script::Scripts;
 use crate::{
-    Cap, Command, Comment, CommentPage, CommentsQuery, CounterError, Limits, Op, Outcome, Update, Viewer,
-    body,
+    Cap, Command, Comment, CommentPage, CommentsQuery, CounterError, Limits, Op, Outcome, Seed, Update,
+    Viewer, body,
 };
 
 /// The names of one room's keys. The braces make the room the hash tag: all are in one slot.
@@ -69,7 +69,7 @@ pub(super) fn apply<'s>(
     ];
     let script = match op {
         Op::Like { target, on } => {
-            args.extend([target.into(), user.into(), flag(*on)]);
+            args.extend([target.into(), user.into(), flag(*on), body::json(user)?.into()]);
             &scripts.like
         }
         Op::Count { target, counter, by, key: _ } => {
@@ -84,6 +84,32 @@ pub(super) fn apply<'s>(
         }
     };
     Ok((script, keys.step(user, key), args))
+}
+
+/// The keys and arguments of `restore.lua`.
+pub(super) fn restore(keys: &Keys<'_>, limits: &Limits, seeds: &[Seed]) -> (Vec<String>, Vec<Value>) {
+    let mut args: Vec<Value> = vec![
+        keys.name("ch").into(),
+        millis(limits.room_ttl).into(),
+        limits.targets_per_room.into(),
+        limits.counters_per_target.into(),
+        limits.comments_per_room.into(),
+        "".into(),
+    ];
+    for Seed { target, counter, value } in seeds {
+        args.extend([target.into(), counter.into(), value.to_string().into()]);
+    }
+    args.push(seeds.len().to_string().into());
+    (keys.step("", None), args)
+}
+
+/// How many counters a restore changed.
+pub(super) fn restored(reply: &[String]) -> Result<u64, CounterError> {
+    match reply {
+        [status, cap] if status == "too_many" => Err(CounterError::TooMany(parse_cap(cap)?)),
+        [status, changed] if status == "ok" => number(changed),
+        _ => Err(nonsense(&reply.join(" "))),
+    }
 }
 
 /// The outcome in a script's answer: `{status, text}`.

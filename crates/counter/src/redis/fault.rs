@@ -6,7 +6,7 @@ use crate::CounterError;
 
 /// What a command does when it runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// Nothing: it may always be sent again.
     Read,
     /// It changes something.
@@ -34,7 +34,7 @@ const REFUSALS: [&str; 16] = [
     "WRONGPASS",
 ];
 
-pub(super) fn map(error: Error, effect: Effect) -> CounterError {
+pub(crate) fn map(error: Error, effect: Effect) -> CounterError {
     if is_refusal(&error) || was_never_sent(&error) {
         return CounterError::Unavailable { source: error.into(), maybe_applied: false };
     }

@@ -15,13 +15,12 @@ use fred::{
     types::{Expiration, Value, config::Options},
 };
 
+pub(crate) use fault::{Effect, map as map_fault};
+pub(crate) use script::run;
+
 use crate::{
-    Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Update,
-    redis::{
-        calls::Keys,
-        fault::Effect,
-        script::{Scripts, run},
-    },
+    Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Seed, Update,
+    redis::{calls::Keys, script::Scripts},
     secret,
 };
 
@@ -31,11 +30,63 @@ use crate::{
 /// - `log_append(meta_key, log_key, channel, epoch_candidate, history_size, history_ttl_ms, body[, at])` appends one
 ///   event and publishes it; returns epoch, offset and at (Unix ms), as text.
 /// - `idem_check(key, body_hash)` returns `'new'`, or `'same'` and the reply given then, or `'other'`;
-///   `idem_store(key, body_hash, reply[, index_key])` keeps the reply for 10 minutes, and lists it in `index_key`.
+///   `idem_store(key, body_hash, reply[, index_key[, keep_ms]])` keeps the reply for 10 minutes unless told, and
+///   lists it in `index_key`.
 /// - `count_publish(channel, version, target, counter, value)` and `publish(channel, payload)`;
 ///   `int_text(number)` and `now_ms()`.
 /// - `publish_via` is `'PUBLISH'`; assign `'SPUBLISH'` right behind this text where channels are sharded.
+/// - `change_append(kind, json)` adds an entry to the stream of changes, where there is one; see [`log_lua`].
 pub const LOG_LUA: &str = include_str!("lua/log.lua");
+
+/// Which stream the changes of a script go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeTarget {
+    /// None is kept.
+    Off,
+    /// One stream for all rooms: on a single server, where a script may reach every key.
+    Shared {
+        /// Its key.
+        key: String,
+        /// Entries kept, about.
+        size: u64,
+    },
+    /// `{prefix}:{room}:changes`, in the room's own slot: in a cluster.
+    PerRoom {
+        /// Entries kept of each room, about.
+        size: u64,
+    },
+}
+
+impl ChangeTarget {
+    /// The right one for this client: `size` entries, none where it is 0.
+    pub fn of(client: &Client, prefix: &str, size: u64) -> Self {
+        match size {
+            0 => Self::Off,
+            size if client.is_clustered() => Self::PerRoom { size },
+            size => Self::Shared { key: changes_key(prefix), size },
+        }
+    }
+}
+
+/// The key of the stream that all rooms share.
+pub(crate) fn changes_key(prefix: &str) -> String {
+    format!("{prefix}:{{changes}}:log")
+}
+
+/// [`LOG_LUA`], told which kind of channel to publish on and where changes go.
+pub fn log_lua(mode: PublishMode, changes: &ChangeTarget) -> String {
+    let via = match mode {
+        PublishMode::Plain => "",
+        PublishMode::Sharded => "publish_via = 'SPUBLISH'\n",
+    };
+    let changes = match changes {
+        ChangeTarget::Off => String::new(),
+        // A prefix is plain text, so Rust's quotes are Lua's.
+        ChangeTarget::Shared { key, size } => format!("changes_size, changes_key = {size}, {key:?}\n"),
+        ChangeTarget::PerRoom { size } => format!("changes_size = {size}\n"),
+    };
+    format!("{LOG_LUA}{via}{changes}")
+}
 
 /// Which channels the nodes subscribe to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,8 +128,10 @@ impl Redis {
     pub fn with(client: Client, prefix: &str, limits: Limits, mode: PublishMode) -> Self {
         // While the connection is away a command fails at once, and none is ever written twice.
         let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
+        let changes = ChangeTarget::of(&client, prefix, limits.changes);
         let client = client.with_options(&options);
-        Self(Arc::new(Shared { client, prefix: prefix.to_owned(), limits, scripts: Scripts::new(mode) }))
+        let scripts = Scripts::new(mode, &changes);
+        Self(Arc::new(Shared { client, prefix: prefix.to_owned(), limits, scripts }))
     }
 
     pub(crate) async fn apply(&self, command: &Command) -> Result<Outcome, CounterError> {
@@ -108,6 +161,15 @@ impl Redis {
         calls::updates(
             targets.iter().zip(&packed).filter_map(|(target, packed)| Some((target, packed.as_ref()?))),
         )
+    }
+
+    pub(crate) async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
+        let Shared { client, limits, scripts, .. } = &*self.0;
+        let (keys, args) = calls::restore(&self.keys(room), limits, seeds);
+        let reply: Vec<String> = run(client, &scripts.restore, keys, args)
+            .await
+            .map_err(|error| fault::map(error, Effect::Write))?;
+        calls::restored(&reply)
     }
 
     pub(crate) async fn comments(

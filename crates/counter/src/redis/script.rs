@@ -8,7 +8,7 @@ use fred::{
     util::redis_keyslot,
 };
 
-use super::{LOG_LUA, PublishMode};
+use super::{ChangeTarget, PublishMode, log_lua};
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 
@@ -19,22 +19,21 @@ pub(super) struct Scripts {
     pub(super) comment: Script,
     pub(super) comments: Script,
     pub(super) guest: Script,
+    pub(super) restore: Script,
     pub(super) end_room: Script,
 }
 
 impl Scripts {
-    pub(super) fn new(mode: PublishMode) -> Self {
-        let via = match mode {
-            PublishMode::Plain => "",
-            PublishMode::Sharded => "publish_via = 'SPUBLISH'\n",
-        };
-        let step = |body: &str| Script::from_lua(format!("{LOG_LUA}{via}{ROOM_LUA}{body}"));
+    pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
+        let log = log_lua(mode, changes);
+        let step = |body: &str| Script::from_lua(format!("{log}{ROOM_LUA}{body}"));
         Self {
             like: step(include_str!("lua/like.lua")),
             count: step(include_str!("lua/count.lua")),
             comment: step(include_str!("lua/comment.lua")),
             comments: Script::from_lua(include_str!("lua/comments.lua")),
             guest: Script::from_lua(include_str!("lua/guest.lua")),
+            restore: step(include_str!("lua/restore.lua")),
             end_room: Script::from_lua(include_str!("lua/end_room.lua")),
         }
     }
@@ -42,7 +41,7 @@ impl Scripts {
 
 /// Runs a script. After `NOSCRIPT` it certainly did not run, so sending it in full is no retry; `EVAL` runs it on the
 /// very server that owns the slot, and leaves it known there.
-pub(super) async fn run<R: FromValue>(
+pub(crate) async fn run<R: FromValue>(
     client: &WithOptions<Client>,
     script: &Script,
     keys: Vec<String>,

@@ -3,9 +3,11 @@
 mod comments;
 mod counters;
 mod faults;
+mod ingest;
 mod log;
 mod people;
 mod races;
+mod restore;
 mod server;
 mod stage;
 

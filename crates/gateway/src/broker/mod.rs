@@ -54,6 +54,19 @@ impl Broker {
         each!(self, broker => broker.publish(publication).await)
     }
 
+    /// The same, and the key is remembered for so long instead of ten minutes. The in-process bus, which outlives
+    /// nothing, keeps to its ten minutes.
+    pub async fn publish_remembered(
+        &self,
+        publication: &Publication,
+        remember: Duration,
+    ) -> Result<Published, BrokerError> {
+        match self {
+            Self::Local(broker) => broker.publish(publication).await,
+            Self::Redis(broker) => broker.publish_remembered(publication, remember).await,
+        }
+    }
+
     /// Tells all subscribers something that is not kept.
     pub async fn signal(
         &self,

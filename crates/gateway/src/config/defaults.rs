@@ -14,7 +14,7 @@ use roomcast_core::{
 };
 use roomcast_protocol::Namespace;
 
-use super::{Auth, Breaker, Config, Drain, Log, LogFormat, Origins, Presence, Redis, Secret};
+use super::{Auth, Breaker, Config, Drain, Ingest, Log, LogFormat, Origins, Presence, Redis, Secret};
 
 /// The port of the public listener.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -38,8 +38,18 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(6);
 /// One slow command is chance, five in a row are not.
 pub const DEFAULT_BREAKER_FAILURES: u32 = 5;
-/// How long a dependency that failed is left alone before one probe.
-pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_secs(2);
+/// How long a dependency that failed is left alone before one probe; four times that, if it goes on failing.
+pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_millis(500);
+/// A burst of some seconds; more would only be late, and its sender retries.
+pub const DEFAULT_INGEST_CAPACITY: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
+/// A publish takes a millisecond: five do thousands per second, and no burst takes Redis from the clients.
+pub const DEFAULT_INGEST_WORKERS: NonZeroUsize = NonZeroUsize::new(5).unwrap();
+/// With pauses that double from 250 ms to 30 s about four minutes: longer than a failover or a restart of Redis.
+pub const DEFAULT_INGEST_ATTEMPTS: u32 = 12;
+/// Senders of webhooks retry for hours, some for a day.
+pub const DEFAULT_INGEST_REMEMBER: Duration = Duration::from_secs(86_400);
+/// A back end that was away for a deployment finds all it missed; about 5 MB.
+pub const DEFAULT_CHANGES: u64 = 10_000;
 /// Two health checks of a balancer that looks every 2 s.
 pub const DEFAULT_BALANCER_DELAY: Duration = Duration::from_secs(5);
 /// 100,000 clients over 10 s are 10,000 handshakes per second for the other nodes.
@@ -90,6 +100,7 @@ impl Draft {
                 connect_attempts: DEFAULT_CONNECT_ATTEMPTS,
                 command_timeout: DEFAULT_COMMAND_TIMEOUT,
                 max_in_flight: DEFAULT_MAX_IN_FLIGHT,
+                changes: DEFAULT_CHANGES,
             },
             redis_url: None,
             prefix: Some(DEFAULT_PREFIX.to_owned()),
@@ -131,6 +142,14 @@ fn config(dev: bool, listen: SocketAddr) -> Config {
             heartbeat: DEFAULT_HEARTBEAT,
             lease: DEFAULT_LEASE,
         },
+        ingest: Ingest {
+            capacity: DEFAULT_INGEST_CAPACITY,
+            workers: DEFAULT_INGEST_WORKERS,
+            attempts: DEFAULT_INGEST_ATTEMPTS,
+            remember: DEFAULT_INGEST_REMEMBER,
+            sources: BTreeMap::new(),
+        },
+        changes: DEFAULT_CHANGES,
         breaker: Breaker { failures: DEFAULT_BREAKER_FAILURES, open: DEFAULT_BREAKER_OPEN },
         drain: Drain {
             balancer_delay: if dev { DEV_BALANCER_DELAY } else { DEFAULT_BALANCER_DELAY },

@@ -30,6 +30,9 @@ impl Config {
         for namespace in said.namespaces {
             loader.draft.rules.entry(namespace).or_default();
         }
+        for source in said.sources {
+            loader.draft.config.ingest.sources.entry(source).or_default();
+        }
         for entry in said.entries {
             loader.assign(entry);
         }
@@ -63,6 +66,10 @@ impl Loader {
                     setting.field.assign(rules, &given)
                 };
                 (result, false)
+            }
+            Target::Source(name, setting) => {
+                let source = self.draft.config.ingest.sources.entry(name).or_default();
+                (setting.field.assign(source, &given), setting.field.is_secret())
             }
         };
         if let Err(expected) = result {
@@ -134,7 +141,12 @@ impl Loader {
             listen,
             internal: internal.unwrap_or(listen),
             node: named.or(node).unwrap_or_default(),
-            redis: redis_url.map(|url| Redis { url, prefix: prefix.unwrap_or_default(), ..redis }),
+            redis: redis_url.map(|url| Redis {
+                url,
+                prefix: prefix.unwrap_or_default(),
+                changes: config.changes,
+                ..redis
+            }),
             auth,
             namespaces,
             log: Log { level: level.unwrap_or_default(), ..config.log },

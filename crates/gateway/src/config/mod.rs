@@ -15,7 +15,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use roomcast_core::{limits::Limits, permission::Namespaces};
@@ -59,6 +59,10 @@ pub struct Config {
     pub presence: Presence,
     /// The circuit breaker in front of Redis.
     pub breaker: Breaker,
+    /// Webhook intake.
+    pub ingest: Ingest,
+    /// Entries of the stream of changes; 0 keeps none.
+    pub changes: u64,
     /// How a node stops.
     pub drain: Drain,
     /// Logging.
@@ -80,6 +84,8 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// Commands in flight at once.
     pub max_in_flight: NonZeroUsize,
+    /// Entries of the stream of changes, as [`Config::changes`].
+    pub changes: u64,
 }
 
 /// Who may connect.
@@ -140,6 +146,37 @@ pub struct Breaker {
     /// How long it stays open before a probe.
     pub open: Duration,
 }
+
+/// Webhook intake.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Entries that may wait or be in work per source, over all nodes.
+    pub capacity: NonZeroUsize,
+    /// Entries that this node works on at once.
+    pub workers: NonZeroUsize,
+    /// How often an entry is tried before it is given up.
+    pub attempts: u32,
+    /// How long an id is known, and its effect not repeated.
+    pub remember: Duration,
+    /// By name.
+    pub sources: BTreeMap<String, Source>,
+}
+
+/// Where the webhooks of one sender go.
+#[derive(Debug, Clone, Default)]
+pub struct Source {
+    /// The room; without one, the body names it.
+    pub room: Option<String>,
+    /// The event; without one, the body may name it, and else it is called like the source.
+    pub event: Option<String>,
+    /// Signs the body; without one, the API's bearer is needed.
+    pub secret: Option<Secret>,
+    /// Where the signature stands; without a name, [`DEFAULT_SIGNATURE_HEADER`].
+    pub signature_header: Option<String>,
+}
+
+/// What the first big sender of signed webhooks calls it, and many others since.
+pub const DEFAULT_SIGNATURE_HEADER: &str = "x-hub-signature-256";
 
 /// How a node stops.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ use roomcast_core::permission::{Namespaces, Rules};
 
 use super::{
     defaults::Draft,
-    settings::{RULES, SETTINGS, Setting, is_fixed_for_built_in},
+    settings::{RULES, SETTINGS, SOURCE, Setting, is_fixed_for_built_in},
 };
 
 const TOML_HEAD: &str = "\
@@ -69,8 +69,21 @@ pub fn default_toml() -> String {
             }
         }
     }
+    sources_toml(&mut out);
     namespaces_toml(&mut out);
     out
+}
+
+fn sources_toml(out: &mut String) {
+    out.push_str("\n# Senders of webhooks: [ingest.sources.<name>] makes POST /api/v1/ingest/<name>; any other is not found.\n#\n");
+    for setting in SOURCE {
+        prose(
+            out,
+            &format!("{}: {} Unit: {}. Default: {}", setting.key, setting.reason, setting.unit, setting.note),
+        );
+    }
+    out.push_str("#\n# For example:\n\n#[ingest.sources.shop]\n#room = \"event:wall\"\n#event = \"order\"\n");
+    out.push_str("#secret = \"...\"\n#signature_header = \"x-hub-signature-256\"\n");
 }
 
 fn namespaces_toml(out: &mut String) {
@@ -130,6 +143,13 @@ pub fn markdown() -> String {
             let _infallible = write!(words, " (dev {})", cell(&in_dev, true));
         }
         row(&mut out, setting.key, setting.field.kind(), &words, setting.unit, setting.reason);
+    }
+    out.push_str("\n## ingest.sources\n\nBelow `ingest.sources.<name>`, in the environment ");
+    out.push_str("`ROOMCAST_INGEST__SOURCES__<NAME>__<SETTING>`: each makes `POST /api/v1/ingest/<name>`. A name is at ");
+    out.push_str("most 32 small letters, digits, dashes or underscores.\n\n");
+    out.push_str("| setting | takes | default | unit | why |\n|---|---|---|---|---|\n");
+    for setting in SOURCE {
+        row(&mut out, setting.key, setting.field.kind(), setting.note, setting.unit, setting.reason);
     }
     out.push_str("\n## namespaces\n\nBelow `namespaces.<name>`, in the environment `ROOMCAST_NAMESPACES__<NAME>__<SETTING>`. ");
     out.push_str(

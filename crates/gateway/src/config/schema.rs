@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     defaults::Draft,
-    settings::{RULES, SETTINGS, Setting},
+    settings::{RULES, SETTINGS, SOURCE, Setting},
 };
 
 /// The JSON Schema (draft 2020-12) of the configuration file.
@@ -29,6 +29,17 @@ pub fn schema() -> Value {
             "additionalProperties": false,
         }),
     );
+    let mut source = Map::new();
+    for setting in SOURCE {
+        insert(&mut source, setting.key, described(setting, None));
+    }
+    let sources = json!({
+        "type": "object",
+        "description": "The senders of webhooks, each with an address of its own.",
+        "patternProperties": {"^[a-z0-9_-]{1,32}$": object(source)},
+        "additionalProperties": false,
+    });
+    insert(&mut properties, "ingest.sources", sources);
     let mut schema = object(properties);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("roomcast configuration");

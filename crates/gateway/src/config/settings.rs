@@ -7,6 +7,7 @@ use roomcast_core::permission::Rules;
 use roomcast_protocol::Namespace;
 
 use super::{
+    Source,
     defaults::Draft,
     field::{Field, TextRule},
 };
@@ -30,12 +31,17 @@ pub(super) struct Setting<T: 'static> {
 pub(super) enum Target {
     Plain(&'static Setting<Draft>),
     Rule(Namespace, &'static Setting<Rules>),
+    Source(String, &'static Setting<Source>),
 }
 
 /// The setting of that key.
 pub(super) fn find(key: &str) -> Option<Target> {
     if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
         return Some(Target::Plain(setting));
+    }
+    if let Some((name, rest)) = key.strip_prefix(SOURCES).and_then(|rest| rest.split_once('.')) {
+        let setting = SOURCE.iter().find(|setting| setting.key == rest)?;
+        return is_source_name(name).then(|| Target::Source(name.to_owned(), setting));
     }
     let (name, rule) = key.strip_prefix("namespaces.")?.split_once('.')?;
     let setting = RULES.iter().find(|setting| setting.key == rule)?;
@@ -45,11 +51,26 @@ pub(super) fn find(key: &str) -> Option<Target> {
 /// Whether settings stand below that key.
 pub(super) fn is_section(key: &str) -> bool {
     let below = |whole: &str, key: &str| whole.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+    if let Some(rest) = key.strip_prefix(SOURCES) {
+        return !rest.contains('.');
+    }
     match key.strip_prefix("namespaces.").map(|rest| rest.split_once('.')) {
         Some(Some((_, rule))) => RULES.iter().any(|setting| below(setting.key, rule)),
         Some(None) => true,
-        None => key == "namespaces" || SETTINGS.iter().any(|setting| below(setting.key, key)),
+        None => {
+            matches!(key, "namespaces" | "ingest.sources")
+                || SETTINGS.iter().any(|setting| below(setting.key, key))
+        }
     }
+}
+
+/// What the keys of sources start with.
+pub(super) const SOURCES: &str = "ingest.sources.";
+
+/// Whether a source may be called so: the name stands in addresses, in variables and in the keys of its queue.
+pub(super) fn is_source_name(name: &str) -> bool {
+    let fits = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    (1..=32).contains(&name.len()) && name.bytes().all(fits)
 }
 
 /// Rules that make `admin` and `user` what they are; they can't be set there.
@@ -87,6 +108,20 @@ const API_KEY: TextRule = TextRule {
     holds: |text| text.len() >= 16 && text.bytes().all(|b| b.is_ascii_graphic()),
     expected: "at least 16 visible ASCII characters without spaces",
 };
+const SOURCE_SECRET: TextRule =
+    TextRule { holds: |text| text.len() >= 16, expected: "at least 16 bytes, as its sender knows them" };
+const ROOM: TextRule = TextRule {
+    holds: |text| roomcast_protocol::RoomName::parse(text).is_ok(),
+    expected: "a room such as event:wall",
+};
+const EVENT: TextRule = TextRule {
+    holds: |text| (1..=64).contains(&text.len()) && !text.chars().any(char::is_control),
+    expected: "1 to 64 characters",
+};
+const HEADER: TextRule = TextRule {
+    holds: |text| http::HeaderName::from_bytes(text.as_bytes()).is_ok(),
+    expected: "the name of a header",
+};
 const FILLED: TextRule = TextRule { holds: |text| !text.is_empty(), expected: "a text, or nothing at all" };
 const LEVEL: TextRule = TextRule {
     holds: |text| !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok(),
@@ -106,7 +141,7 @@ fn is_redis_url(text: &str) -> bool {
     }
 }
 
-/// Two functions instead of a generic one, so that the closures' types are known.
+/// Functions of their own instead of a generic one, so that the closures' types are known.
 const fn node_row(
     key: &'static str,
     field: Field<Draft>,
@@ -114,6 +149,16 @@ const fn node_row(
     reason: &'static str,
 ) -> Setting<Draft> {
     Setting { key, field, unit, note: "", example: "", reason }
+}
+
+const fn source_row(
+    key: &'static str,
+    field: Field<Source>,
+    unit: &'static str,
+    note: &'static str,
+    reason: &'static str,
+) -> Setting<Source> {
+    Setting { key, field, unit, note, example: "", reason }
 }
 
 const fn rule_row(
@@ -240,6 +285,16 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
         "One slow command is chance, five in a row are not."),
     node_row("breaker.open", Field::Duration(|d| &mut d.config.breaker.open), "time",
         "How long a failed Redis is left alone before one probe."),
+    node_row("ingest.capacity", Field::Count(|d| &mut d.config.ingest.capacity), "webhooks per source",
+        "Webhooks that may wait over all nodes: a burst of some seconds. Beyond, the sender is told 429 and when to come again."),
+    node_row("ingest.workers", Field::Count(|d| &mut d.config.ingest.workers), "workers per node",
+        "Webhooks that a node publishes at once: a publish takes a millisecond, and no burst takes Redis from the clients."),
+    node_row("ingest.attempts", Field::Number(|d| &mut d.config.ingest.attempts), "attempts",
+        "How often a webhook is tried before it is given up and kept among the dead: with pauses up to 30 s about four minutes, longer than a failover."),
+    node_row("ingest.remember", Field::Duration(|d| &mut d.config.ingest.remember), "time",
+        "How long the id of a webhook is known: senders retry for hours, some for a day."),
+    node_row("changes.size", Field::Length(|d| &mut d.config.changes), "changes",
+        "Durable changes kept for back ends that read /api/v1/changes, about; in a cluster per room. About 500 bytes each; 0 keeps none."),
     node_row("drain.balancer_delay", Field::Delay(|d| &mut d.config.drain.balancer_delay, LONG_DELAY), "time",
         "From \"not ready\" to the first goaway: two looks of a balancer that checks every 2 s."),
     node_row("drain.spread", Field::Delay(|d| &mut d.config.drain.spread, LONG_DELAY), "time",
@@ -248,6 +303,38 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
         "When the process ends whatever is left; raise the supervisor's patience with it (Kubernetes kills after 30 s)."),
     node_row("log.format", Field::Format(|d| &mut d.config.log.format), "text or json", "For people, or one JSON object per line for programs."),
     node_row("log.level", Field::Text(|d| &mut d.level, LEVEL), "filter", "What is logged, such as info,roomcast_gateway=debug."),
+];
+
+/// The settings of one sender of webhooks, below `ingest.sources.<name>`.
+pub(super) static SOURCE: &[Setting<Source>] = &[
+    source_row(
+        "room",
+        Field::Text(|s| &mut s.room, ROOM),
+        "room",
+        "the body's `room`",
+        "Where its webhooks are published. Without it the body names the room, and whoever may send may choose.",
+    ),
+    source_row(
+        "event",
+        Field::Text(|s| &mut s.event, EVENT),
+        "name",
+        "the body's `event`, else the source's name",
+        "What the event is called.",
+    ),
+    source_row(
+        "secret",
+        Field::Secret(|s| &mut s.secret, SOURCE_SECRET),
+        "at least 16 bytes",
+        "none: the API's bearer is needed",
+        "Signs each body: HMAC-SHA256 in hexadecimal, with or without `sha256=` before it. A signed webhook needs no bearer.",
+    ),
+    source_row(
+        "signature_header",
+        Field::Text(|s| &mut s.signature_header, HEADER),
+        "header",
+        super::DEFAULT_SIGNATURE_HEADER,
+        "Where the signature stands.",
+    ),
 ];
 
 /// The settings of one namespace, below `namespaces.<name>`.

@@ -11,7 +11,7 @@ use roomcast_protocol::Namespace;
 use super::{
     field::Given,
     problem::{Origin, Problem, Shown},
-    settings::{self, RULES, SETTINGS, Target},
+    settings::{self, RULES, SETTINGS, SOURCE, SOURCES, Target},
 };
 
 /// What every variable starts with.
@@ -20,6 +20,8 @@ const ENV_PREFIX: &str = "ROOMCAST_";
 const ENV_CONFIG: &str = "ROOMCAST_CONFIG";
 const NAMESPACE: &str =
     "a namespace of a small letter, then at most 31 small letters, digits, dashes or underscores";
+
+const SOURCE_NAME: &str = "a source of at most 32 small letters, digits, dashes or underscores";
 
 /// What the configuration is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +84,8 @@ pub(super) struct Collected {
     pub(super) entries: Vec<Entry>,
     /// Namespaces that the file names, perhaps without a single setting.
     pub(super) namespaces: Vec<Namespace>,
+    /// The same of sources of webhooks.
+    pub(super) sources: Vec<String>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -138,6 +142,15 @@ impl Collected {
                         self.bad_key(key, origin, NAMESPACE.to_owned());
                         continue;
                     }
+                }
+            }
+            if path == "ingest.sources" {
+                if !settings::is_source_name(&name) {
+                    self.bad_key(key, origin, SOURCE_NAME.to_owned());
+                    continue;
+                }
+                if value.is_table() {
+                    self.sources.push(name.clone());
                 }
             }
             let target = if name.contains('.') { None } else { settings::find(&key) };
@@ -225,6 +238,10 @@ impl Collected {
         if namespace.is_some_and(|name| Namespace::parse(name).is_err()) {
             return self.bad_key(key, origin, NAMESPACE.to_owned());
         }
+        let source = key.strip_prefix(SOURCES).and_then(|rest| rest.split('.').next());
+        if source.is_some_and(|name| !settings::is_source_name(name)) {
+            return self.bad_key(key, origin, SOURCE_NAME.to_owned());
+        }
         let expected = match nearest(&key) {
             Some(known) => format!("a known setting; did you mean {known}?"),
             None => "a known setting; roomcast defaultconfig lists them all".to_owned(),
@@ -239,18 +256,22 @@ impl Collected {
 }
 
 fn is_secret(key: &str) -> bool {
-    matches!(settings::find(key), Some(Target::Plain(setting)) if setting.field.is_secret())
+    match settings::find(key) {
+        Some(Target::Plain(setting)) => setting.field.is_secret(),
+        Some(Target::Source(_, setting)) => setting.field.is_secret(),
+        Some(Target::Rule(..)) | None => false,
+    }
 }
 
 /// The known key that a slip of the finger would turn into this one.
 fn nearest(key: &str) -> Option<String> {
-    let (section, rule) = match key.strip_prefix("namespaces.").and_then(|rest| rest.split_once('.')) {
-        Some((name, rule)) => (format!("namespaces.{name}."), Some(rule)),
-        None => (String::new(), None),
-    };
-    let known: Vec<&str> = match rule {
-        Some(_) => RULES.iter().map(|setting| setting.key).collect(),
-        None => SETTINGS.iter().map(|setting| setting.key).collect(),
+    let below = |prefix: &'static str| key.strip_prefix(prefix).and_then(|rest| rest.split_once('.'));
+    let (section, rule, known): (_, _, Vec<&str>) = if let Some((name, rule)) = below("namespaces.") {
+        (format!("namespaces.{name}."), Some(rule), RULES.iter().map(|setting| setting.key).collect())
+    } else if let Some((name, rule)) = below(SOURCES) {
+        (format!("{SOURCES}{name}."), Some(rule), SOURCE.iter().map(|setting| setting.key).collect())
+    } else {
+        (String::new(), None, SETTINGS.iter().map(|setting| setting.key).collect())
     };
     let wanted = rule.unwrap_or(key);
     let (distance, found) = known.into_iter().map(|known| (distance(wanted, known), known)).min()?;

@@ -7,7 +7,7 @@ use roomcast_protocol::RoomName;
 
 use super::{
     Config, JwksSource, LogFormat, Problems, Secret, Shown, Sources, default_toml, markdown, schema,
-    settings::{RULES, SETTINGS},
+    settings::{RULES, SETTINGS, SOURCE},
     source::Purpose,
 };
 
@@ -243,6 +243,34 @@ fn namespaces_are_configured_by_name() {
 }
 
 #[test]
+fn sources_of_webhooks_are_configured_by_name() {
+    let secret = "a secret of the shop";
+    let text = "[ingest]\nworkers = 2\n[ingest.sources.bare]\n[ingest.sources.shop]\nroom = \"event:wall\"\nevent = \"order\"\n";
+    let sources = env(dev(), &[("ROOMCAST_INGEST__SOURCES__SHOP__SECRET", secret)]);
+    let config = with_file(sources, text).unwrap();
+    let shop = &config.ingest.sources["shop"];
+    assert_eq!((shop.room.as_deref(), shop.event.as_deref()), (Some("event:wall"), Some("order")));
+    assert_eq!(shop.secret.as_ref().map(Secret::reveal), Some(secret));
+    assert!(config.ingest.sources["bare"].room.is_none() && config.ingest.workers.get() == 2);
+    assert!(!format!("{config:?}").contains(secret));
+    let report = refused(with_file(
+        dev().set("ingest.sources.shop.secret", "hunter2").set("ingest.sources.Shop.room", "event:wall"),
+        "[ingest.sources.shop]\nroom = \"no room\"\nevnt = \"x\"\nsignature_header = \"a b\"\n[ingest.sources]\nx = 1\n",
+    ));
+    assert!(!report.contains("hunter2"), "{report}");
+    for part in [
+        "ingest.sources.shop.room (file",
+        "did you mean ingest.sources.shop.event?",
+        "ingest.sources.shop.signature_header (file",
+        "ingest.sources.shop.secret (flag --set) is [not shown]: expected at least 16 bytes",
+        "ingest.sources.Shop.room (flag --set): expected a source of at most 32 small letters",
+        "ingest.sources.x (file",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+}
+
+#[test]
 fn what_makes_admin_and_user_built_in_cannot_be_set() {
     let report = refused(with_file(
         dev().set("namespaces.user.publish", "guest").set("namespaces.Bad.join", "guest"),
@@ -304,19 +332,24 @@ fn the_comments_of_the_default_file_are_settings_that_load() {
         .fold(String::new(), |text, line| text + line + "\n");
     // The sample keys are refused, lest somebody uses them.
     let report = refused(with_file(Sources::defaults(false), &text));
-    assert!(report.starts_with("2 configuration problems"), "{report}");
+    assert!(report.starts_with("3 configuration problems"), "{report}");
     let text = text.replace("\"...\"", &format!("\"{KEY}\""));
     let config = with_file(Sources::defaults(false), &text).unwrap();
     assert_eq!(config.node, "hub-1");
     assert!(config.namespaces.rules(&RoomName::parse("chat:a").unwrap()).is_some());
+    assert_eq!(config.ingest.sources["shop"].event.as_deref(), Some("order"));
     let table = toml::Value::Table(text.parse().unwrap());
     for setting in SETTINGS {
         let found = setting.key.split('.').try_fold(&table, |value, part| value.get(part));
         assert!(found.is_some(), "{}", setting.key);
     }
     let prose = text.replace("\n# ", " ");
-    for (key, reason) in
-        SETTINGS.iter().map(|s| (s.key, s.reason)).chain(RULES.iter().map(|s| (s.key, s.reason)))
+    let sources = SOURCE.iter().map(|s| (s.key, s.reason));
+    for (key, reason) in SETTINGS
+        .iter()
+        .map(|s| (s.key, s.reason))
+        .chain(RULES.iter().map(|s| (s.key, s.reason)))
+        .chain(sources)
     {
         assert!(prose.contains(reason), "{key}");
     }
@@ -336,6 +369,11 @@ fn the_schema_knows_every_setting() {
     let rules = &schema["properties"]["namespaces"]["patternProperties"]["^[a-z][a-z0-9_-]{0,31}$"];
     for setting in RULES {
         assert!(below(rules, setting.key), "{}", setting.key);
+    }
+    let ingest = &schema["properties"]["ingest"]["properties"];
+    let source = &ingest["sources"]["patternProperties"]["^[a-z0-9_-]{1,32}$"];
+    for setting in SOURCE {
+        assert!(below(source, setting.key), "{}", setting.key);
     }
     assert_eq!(schema["properties"]["limits"]["additionalProperties"], false);
     assert_eq!(schema["properties"]["limits"]["properties"]["frame_bytes"]["default"], "64KiB");

@@ -15,7 +15,8 @@ use crate::config::Config;
 /// A PROXY header with its fixed part, both addresses and a few extensions.
 const MAX_PROXY_HEADER: usize = 1_024;
 
-fn trusted(ip: IpAddr, proxies: &[IpNet]) -> bool {
+/// Whether what this peer says of others is believed.
+pub fn is_trusted(ip: IpAddr, proxies: &[IpNet]) -> bool {
     let ip = ip.to_canonical();
     proxies.iter().any(|net| net.contains(&ip))
 }
@@ -24,16 +25,17 @@ fn trusted(ip: IpAddr, proxies: &[IpNet]) -> bool {
 /// An entry that is no address ends the search: what stands left of it can't be believed.
 pub fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
-    if !trusted(peer, proxies) {
+    if !is_trusted(peer, proxies) {
         return peer;
     }
-    let values: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
     let mut nearest = peer;
-    for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        let Some(ip) = parse_entry(entry.trim()) else { break };
+    for entry in values.iter().rev().flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b',')) {
+        let Some(ip) = std::str::from_utf8(entry).ok().and_then(|entry| parse_entry(entry.trim())) else {
+            break;
+        };
         nearest = ip;
-        if !trusted(ip, proxies) {
+        if !is_trusted(ip, proxies) {
             break;
         }
     }
@@ -54,7 +56,7 @@ pub async fn behind_proxy(
     peer: SocketAddr,
     config: &Config,
 ) -> io::Result<(TcpStream, SocketAddr)> {
-    if !config.proxy_protocol || !trusted(peer.ip(), &config.trusted_proxies) {
+    if !config.proxy_protocol || !is_trusted(peer.ip(), &config.trusted_proxies) {
         return Ok((stream, peer));
     }
     let read = read_header(&mut stream, peer);
@@ -123,6 +125,17 @@ mod tests {
         assert_eq!(seen("10.0.0.1", &["6.6.6.6, what"]), "10.0.0.1");
         assert_eq!(seen("10.0.0.1", &["6.6.6.6, , 10.0.0.2"]), "10.0.0.2");
         assert_eq!(seen("10.0.0.1", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_line_that_is_no_text_ends_the_search() {
+        let proxies = ["10.0.0.0/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "6.6.6.6".parse().unwrap());
+        headers.append("x-forwarded-for", http::HeaderValue::from_bytes(b"\xff, 198.51.100.7").unwrap());
+        assert_eq!(client("10.0.0.1".parse().unwrap(), &headers, &proxies).to_string(), "198.51.100.7");
+        headers.append("x-forwarded-for", http::HeaderValue::from_bytes(b"\xff").unwrap());
+        assert_eq!(client("10.0.0.1".parse().unwrap(), &headers, &proxies).to_string(), "10.0.0.1");
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
 
-mod body;
+pub(crate) mod body;
+mod changes;
 mod moves;
 mod rooms;
 mod tickets;
@@ -48,6 +49,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/shed", post(moves::shed))
         .route("/api/v1/drain", post(moves::drain))
         .route("/api/v1/stats", get(stats))
+        .route("/api/v1/changes", get(changes::read))
+        .route("/api/v1/counters/restore", post(changes::restore))
         .route("/api/v1/rooms/{room}", get(rooms::snapshot).delete(rooms::end))
         .route("/api/v1/rooms/{room}/history", get(rooms::history))
         .route("/api/v1/rooms/{room}/presence", get(rooms::presence))

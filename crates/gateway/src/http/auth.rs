@@ -7,7 +7,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::header;
+use http::{HeaderMap, header};
 use roomcast_core::permission::Role;
 use roomcast_protocol::ErrorCode;
 
@@ -16,8 +16,13 @@ use crate::node::{Node, now};
 
 /// Lets a request pass, or answers 401 or 403.
 pub async fn guard(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Problem> {
-    let bearer =
-        request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
+    check(&node, request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Whether these are the headers of somebody who may call the API.
+pub fn check(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let challenge = |problem: Problem| problem.header(header::WWW_AUTHENTICATE, "Bearer".to_owned());
     let Some(bearer) = bearer else {
         return Err(challenge(Problem::new(
@@ -26,10 +31,10 @@ pub async fn guard(State(node): State<Arc<Node>>, request: Request, next: Next) 
         )));
     };
     if node.config.api_key.as_ref().is_some_and(|key| key.matches(bearer)) {
-        return Ok(next.run(request).await);
+        return Ok(());
     }
     match node.verifier.verify(bearer, now().unix_ms) {
-        Ok(verified) if verified.identity.role >= Role::Admin => Ok(next.run(request).await),
+        Ok(verified) if verified.identity.role >= Role::Admin => Ok(()),
         Ok(_) => Err(Problem::new(ErrorCode::Forbidden, "role service or admin is needed")),
         Err(_) => {
             Err(challenge(Problem::new(ErrorCode::InvalidToken, "neither the API key nor a valid token")))

@@ -57,6 +57,10 @@ fn free() -> SeatPermit {
     crate::seats::Seats::new(Cap::UNLIMITED).take(&name("event:any")).unwrap()
 }
 
+fn nothing_told(_: &CounterValue) -> bool {
+    false
+}
+
 fn new_hub() -> Hub {
     Hub::new(Duration::from_secs(60))
 }
@@ -114,7 +118,7 @@ fn every_byte_arrives_in_order_when_each_write_is_cut_short() {
         for reader in 0..4 {
             let (conn, mut far) = pair(ROOMY, Codec::json()).await;
             let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
-            hub.borrow_mut().activate(&seat, position(0), Some(reply("joined"))).unwrap();
+            hub.borrow_mut().activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
             tasks.spawn_local(async move {
                 let _order = conn.attend().await;
             });
@@ -144,13 +148,13 @@ fn a_join_gets_what_came_since_the_log_was_read_and_nothing_twice() {
         let mut hub = new_hub();
         let (first, mut first_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), Some(reply("joined"))).unwrap();
+        hub.activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
 
         let (late, mut late_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &late, free(), now().instant).unwrap();
         (1..=4).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         // The log was read when it stood at 2: 3 and 4 came in between.
-        hub.activate(&seat, position(2), Some(reply("joined"))).unwrap();
+        hub.activate(&seat, position(2), Some(reply("joined")), nothing_told).unwrap();
         (5..=6).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":6,").await), [1, 2, 3, 4, 5, 6]);
@@ -165,10 +169,10 @@ fn a_join_ahead_of_the_live_feed_hears_nothing_twice() {
         let mut hub = new_hub();
         let (first, _first_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), None).unwrap();
+        hub.activate(&seat, position(0), None, nothing_told).unwrap();
         let (ahead, mut far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &ahead, free(), now().instant).unwrap();
-        hub.activate(&seat, position(3), None).unwrap();
+        hub.activate(&seat, position(3), None, nothing_told).unwrap();
         (1..=5).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut far, "\"offset\":5,").await), [4, 5]);
@@ -184,8 +188,8 @@ fn members_that_stand_apart_meet_the_room_from_both_sides() {
         let (second, mut second_far) = pair(ROOMY, Codec::json()).await;
         let one = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
         let two = hub.enter(&name("event:a"), false, &second, free(), now().instant).unwrap();
-        hub.activate(&one, position(5), None).unwrap();
-        hub.activate(&two, position(3), None).unwrap();
+        hub.activate(&one, position(5), None, nothing_told).unwrap();
+        hub.activate(&two, position(3), None, nothing_told).unwrap();
         (4..=7).for_each(|offset| hub.deliver(event("event:a", offset, 10)));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut first_far, "\"offset\":7,").await), [6, 7]);
@@ -201,7 +205,7 @@ fn what_goes_to_one_socket_alone_comes_after_the_rooms_events() {
         let (other, mut other_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&conn, &other] {
             let seat = hub.enter(&name("event:a"), false, conn, free(), now().instant).unwrap();
-            hub.activate(&seat, position(0), None).unwrap();
+            hub.activate(&seat, position(0), None, nothing_told).unwrap();
         }
         hub.deliver(event("event:a", 1, 10));
         hub.send_alone(&conn, reply("answer"));
@@ -221,7 +225,7 @@ fn who_left_hears_nothing_more_and_who_stays_misses_nothing() {
         for _ in 0..10 {
             let (conn, far) = pair(ROOMY, Codec::json()).await;
             let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
-            hub.activate(&seat, position(0), None).unwrap();
+            hub.activate(&seat, position(0), None, nothing_told).unwrap();
             members.push((conn, far));
         }
         hub.deliver(event("event:a", 1, 10));
@@ -244,7 +248,7 @@ fn only_the_latest_value_of_a_counter_is_sent() {
         let mut hub = new_hub();
         let (conn, mut far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), None).unwrap();
+        hub.activate(&seat, position(0), None, nothing_told).unwrap();
         (1..=100).for_each(|value| hub.deliver(count("event:a", value)));
         hub.deliver(event("event:a", 1, 10));
         flush_all(&mut hub);
@@ -262,7 +266,7 @@ fn a_guarded_room_delivers_nothing_after_the_tokens_end() {
         let (good, mut good_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&ended, &good] {
             let seat = hub.enter(&name("admin"), true, conn, free(), now().instant).unwrap();
-            hub.activate(&seat, position(0), None).unwrap();
+            hub.activate(&seat, position(0), None, nothing_told).unwrap();
         }
         hub.deliver(event("admin", 1, 10));
         flush_all(&mut hub);
@@ -282,13 +286,13 @@ fn a_guarded_room_holds_for_members_that_stand_apart_too() {
         let (good, mut good_far) = pair(ROOMY, Codec::json()).await;
         let (ended, mut ended_far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("admin"), true, &good, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), None).unwrap();
+        hub.activate(&seat, position(0), None, nothing_told).unwrap();
         hub.deliver(event("admin", 1, 10));
         let seat = hub.enter(&name("admin"), true, &ended, free(), now().instant).unwrap();
         hub.deliver(event("admin", 2, 10));
         ended.expires.set(Some(now().instant));
         // One that was kept while the join was answered, and one that comes after it.
-        hub.activate(&seat, position(0), None).unwrap();
+        hub.activate(&seat, position(0), None, nothing_told).unwrap();
         hub.deliver(event("admin", 3, 10));
         flush_all(&mut hub);
         assert_eq!(offsets(&frames_until(&mut good_far, "\"offset\":3,").await), [1, 2, 3]);
@@ -306,7 +310,7 @@ fn a_slow_socket_is_ordered_closed_and_harms_no_neighbour() {
         let (quick, mut quick_far) = pair(ROOMY, Codec::json()).await;
         for conn in [&slow, &quick] {
             let seat = hub.enter(&name("event:a"), false, conn, free(), now().instant).unwrap();
-            hub.activate(&seat, position(0), None).unwrap();
+            hub.activate(&seat, position(0), None, nothing_told).unwrap();
         }
         let drain = quick.clone();
         let tasks = TaskTracker::new();
@@ -332,14 +336,58 @@ fn presence_reaches_members_that_stand_apart() {
         let mut hub = new_hub();
         let (first, _far) = pair(ROOMY, Codec::json()).await;
         let seat = hub.enter(&name("event:a"), false, &first, free(), now().instant).unwrap();
-        hub.activate(&seat, position(0), None).unwrap();
+        hub.activate(&seat, position(0), None, nothing_told).unwrap();
         let (ahead, mut far) = pair(ROOMY, Codec::msgpack()).await;
         let seat = hub.enter(&name("event:a"), false, &ahead, free(), now().instant).unwrap();
-        hub.activate(&seat, position(3), None).unwrap();
+        hub.activate(&seat, position(3), None, nothing_told).unwrap();
         let count = PresenceCount { connections: 2, users: 2 };
         let push = Arc::new(SharedPush::new(Push::Presence { room: name("event:a"), count }));
         hub.deliver(Delivery { room: name("event:a"), place: Place::None, at: None, push });
         flush_all(&mut hub);
         assert_eq!(frames_until(&mut far, "connections").await.len(), 1);
+    });
+}
+
+#[test]
+fn a_join_that_told_a_counter_is_not_followed_by_an_older_value() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+        let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
+        (14..=16).for_each(|value| hub.deliver(count("event:a", value)));
+        hub.activate(&seat, position(0), Some(reply("joined")), |told| told.version <= 15).unwrap();
+        hub.deliver(event("event:a", 1, 10));
+        flush_all(&mut hub);
+        let frames = frames_until(&mut far, "\"offset\":1,").await;
+        let values: Vec<_> = frames.iter().filter(|frame| frame.contains("\"value\"")).collect();
+        assert_eq!(values.len(), 1, "{values:?}");
+        assert!(values[0].contains("\"value\":16"), "{values:?}");
+    });
+}
+
+#[test]
+fn replies_in_the_middle_of_a_flush_do_not_multiply_the_counts() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let mut members = Vec::new();
+        for _ in 0..FLUSH_STEP + 50 {
+            let (conn, far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
+            hub.activate(&seat, position(0), None, nothing_told).unwrap();
+            members.push((conn, far));
+        }
+        hub.deliver(count("event:a", 1));
+        // The first step serves only some; then replies go out and counts come in, by turns.
+        hub.flush_step(now());
+        for value in 2..=50 {
+            hub.deliver(count("event:a", value));
+            hub.send_alone(&members[0].0, reply("answer"));
+        }
+        hub.deliver(event("event:a", 1, 10));
+        flush_all(&mut hub);
+        let (_, last) = members.last_mut().unwrap();
+        let frames = frames_until(last, "\"offset\":1,").await;
+        assert_eq!(frames.len(), 3, "{frames:?}");
+        assert!(frames[1].contains("\"value\":50"), "{}", frames[1]);
     });
 }

@@ -70,6 +70,9 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.rest.is_empty() {
+            // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in one
+            // read must not keep the worker from its other sockets.
+            ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
             self.take_rest(buf);
             return Poll::Ready(Ok(()));
         }

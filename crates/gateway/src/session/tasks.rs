@@ -128,8 +128,23 @@ pub(super) async fn carry_out(
     }
 }
 
+/// The largest event, whatever the limit on frames: every node has to read it again from Redis.
+const MAX_EVENT: usize = 1024 * 1024;
+
 /// Publishes for a user or a back end.
-pub(crate) async fn publish(node: &Node, rules: &Rules, publication: Publication) -> Result<Answer, Failure> {
+pub(crate) async fn publish(
+    node: &Node,
+    rules: &Rules,
+    mut publication: Publication,
+) -> Result<Answer, Failure> {
+    let most = node.terms.limits.frame_bytes.or_max().min(MAX_EVENT);
+    if publication.data.as_str().len() > most {
+        return Err(Failure::new(ErrorCode::TooLarge, format!("data is larger than {most} bytes")));
+    }
+    // Users can't take a back end's keys before it uses them.
+    if publication.from.is_some() {
+        publication.key = publication.key.map(|key| format!("user:{key}"));
+    }
     if rules.moderated && publication.event == "comment" {
         let message = "in a moderated namespace only the comment operation makes comments";
         return Err(Failure::new(ErrorCode::Forbidden, message));

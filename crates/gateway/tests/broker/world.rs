@@ -98,6 +98,7 @@ pub(crate) fn settings(url: &str) -> Redis {
         connect_attempts: 2,
         command_timeout: Duration::from_millis(500),
         max_in_flight: NonZeroUsize::new(4_096).unwrap(),
+        changes: 0,
     }
 }
 

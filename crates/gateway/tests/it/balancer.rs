@@ -19,9 +19,9 @@ use tokio::{
 
 use crate::support::{
     Client, Speak, TestNode,
+    call::{call, publish},
     client::PATIENCE,
     follower::follow,
-    http::{call, publish},
     redis::{RedisServer, free_port},
 };
 

@@ -202,8 +202,10 @@ fn answer_once(status: u16, body: &'static str) -> (std::net::SocketAddr, thread
         let head = BufReader::new(socket.try_clone().unwrap()).lines();
         let head: Vec<_> = head.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
         let length = body.len();
-        write!(socket, "HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-            .unwrap();
+        let answer =
+            format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        // Who has read the status may hang up before the rest is written.
+        let _hung_up = socket.write_all(answer.as_bytes());
         head.first().cloned().unwrap_or_default()
     });
     (address, server)

@@ -184,10 +184,11 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     let publish = json!({ "op": "publish", "room": "event:quiet", "event": "e", "data": 1, "key": "once" });
     let before = client.ok(publish.clone()).await;
     let scene = Scene::with(a, neighbour).await;
-    let roomcast_gateway::app::Backing::Local(bus, _) = &cluster.backing else {
+    let roomcast_gateway::app::Backing::Local(bus, ..) = &cluster.backing else {
         panic!("a cluster on the bus")
     };
-    bus.refuse_commands("a");
+    let incarnation = scene.node.running().node.incarnation.clone();
+    bus.refuse_commands(&incarnation);
     for _ in 0..6 {
         let started = Instant::now();
         let error =
@@ -204,7 +205,7 @@ async fn a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself() {
     assert_eq!(guest.error(json!({ "op": "connect" })).await["code"], "unavailable");
     client.ok(json!({ "op": "ping" })).await;
     scene.rose_by(&errors("unavailable"), 8).await;
-    bus.accept_commands("a");
+    bus.accept_commands(&incarnation);
     let deadline = Instant::now() + PATIENCE;
     let after = loop {
         let mut answer = client.request(publish.clone()).await;

@@ -10,9 +10,9 @@ use tokio::{
 
 use crate::support::{
     Client, Cluster, Speak,
+    call::{call, publish},
     client::{PATIENCE, Refused},
     follower::follow,
-    http::{call, publish},
 };
 
 const ROOM: &str = "event:wall";

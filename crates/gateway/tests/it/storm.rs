@@ -1,6 +1,6 @@
 //! Thousands who come at once: they are taken at the node's own pace, and nobody who is there already notices.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Client, Speak, TestNode, client::Refused, http::call};
+use crate::support::{Client, Speak, TestNode, call::call, client::Refused};
 
 const STORM: u32 = 2_000;
 const RATE: u32 = 300;
@@ -29,12 +29,14 @@ async fn a_storm_is_taken_at_the_nodes_pace_and_those_who_are_there_stay_served(
     let done = Arc::new(Semaphore::new(0));
     let began = Instant::now();
     let storm: Vec<_> = (0..STORM)
-        .map(|_| {
+        .map(|n| {
+            // From many addresses: what waits of one is bounded before it is anybody's turn.
+            let from = IpAddr::from([127, 0, 20, u8::try_from(n % 100).expect("below 100") + 1]);
             let (to, done) = (node.public, done.clone());
             tokio::spawn(async move {
                 let mut refusals = Vec::new();
                 loop {
-                    match Client::try_open(to, Speak::MsgPack).await {
+                    match Client::try_open_from(from, to, Speak::MsgPack).await {
                         Ok(client) => {
                             done.add_permits(1);
                             return (client, refusals);

@@ -28,6 +28,7 @@ local fields = '"comment":"' .. id .. '","target":"' .. target .. '","text":' ..
 redis.call('HSET', BODIES, id, '{' .. fields .. '}')
 redis.call('HSET', STATES, id, (pending and 'pending' or 'visible') .. ' 1 ' .. user)
 redis.call('ZADD', INDEX, 0, '*' .. id, 0, target .. ' ' .. id)
+change_append('comment', '{' .. fields .. ',"state":"' .. (pending and 'pending' or 'visible') .. '","version":1}')
 if not pending then
   local body = '{"event":"comment","from":' .. user_json .. ',"data":{' .. fields .. ',"version":1}}'
   log_append(META, LOG, CHANNEL, epoch_candidate, history_size, history_ttl, body, now)

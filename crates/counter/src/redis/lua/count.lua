@@ -13,6 +13,7 @@ elseif slot.value + by > MAX_VALUE then
   return { 'too_many', 'value' }
 end
 local value, version = counter_add(slot, by, now_ms())
+change_append('count', '{"target":"' .. target .. '","counter":"' .. counter .. '","by":' .. ARGV[9] .. ',"value":' .. value .. ',"version":' .. version .. '}')
 local reply = value .. ' ' .. version
 idem_store(IDEM, BODY_HASH, reply, IDEMS)
 room_touch()

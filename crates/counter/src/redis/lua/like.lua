@@ -1,5 +1,5 @@
 -- One user's like of one target, on or off. The member of the set decides, so a retry changes nothing.
-local target, user, on = ARGV[7], ARGV[8], ARGV[9] == '1'
+local target, user, on, user_json = ARGV[7], ARGV[8], ARGV[9] == '1', ARGV[10]
 local slot, member = counter_open(target, 'like'), target .. ' ' .. user
 if (redis.call('SISMEMBER', LIKES, member) == 1) == on then
   return { 'ok', int_text(slot.value) .. ' ' .. int_text(slot.version) }
@@ -9,5 +9,6 @@ if slot.refused then
 end
 local value, version = counter_add(slot, on and 1 or -1, now_ms())
 redis.call(on and 'SADD' or 'SREM', LIKES, member)
+change_append('like', '{"target":"' .. target .. '","user":' .. user_json .. ',"on":' .. tostring(on) .. ',"value":' .. value .. ',"version":' .. version .. '}')
 room_touch()
 return { 'ok', value .. ' ' .. version }

@@ -7,6 +7,10 @@
 -- 'SPUBLISH' where the node uses sharded channels: a script may assign it before it calls anything.
 local publish_via = 'PUBLISH'
 
+-- The stream of durable changes: how many entries it keeps (0: there is none), and its key. Assigned right behind this
+-- text, like publish_via. Without a key it is the room's own, for a cluster, where a script stays in one slot.
+local changes_size, changes_key = 0, nil
+
 -- Lua's numbers are doubles: exact up to 2^53, but tostring() would write large ones with an exponent.
 local function int_text(n)
   return string.format('%.0f', n)
@@ -19,6 +23,20 @@ end
 
 local function publish(channel, payload)
   redis.call(publish_via, channel, payload)
+end
+
+-- Adds one entry to the stream of changes, in the step that makes the change: call it behind the script's first
+-- write. `kind` is a short plain word, `json` a JSON object. Costs nothing where changes are off.
+local function change_append(kind, json)
+  if changes_size == 0 then
+    return
+  end
+  local own, room = string.match(KEYS[1], '^(.-{(.-)}:)')
+  local key = changes_key or (own .. 'changes')
+  redis.call('XADD', key, 'MAXLEN', '~', int_text(changes_size), '*', 'k', kind, 'r', room, 'd', json)
+  if not changes_key then
+    redis.call('PEXPIRE', key, 604800000)
+  end
 end
 
 -- Appends one event to the room's log and publishes it; `at` (Unix ms) may be left out. Returns epoch, offset and
@@ -38,6 +56,7 @@ local function log_append(meta_key, log_key, channel, epoch_candidate, history_s
   -- The position must outlive the log: a log without its position could not be continued.
   redis.call('PEXPIRE', meta_key, int_text(ttl + 86400000))
   publish(channel, 'E ' .. epoch .. ' ' .. offset .. ' ' .. at .. '\n' .. body)
+  change_append('event', '{"epoch":"' .. epoch .. '","offset":' .. offset .. ',"at":' .. at .. ',"event":' .. body .. '}')
   return epoch, offset, at
 end
 
@@ -58,18 +77,21 @@ local function idem_check(key, body_hash)
   return 'other'
 end
 
--- Keeps the reply for 10 minutes. `index_key` (may be nil) names a sorted set that lists the room's records, so
+-- Keeps the reply for 10 minutes, or for `keep_ms`. `index_key` (may be nil) names a sorted set that lists the room's records, so
 -- that ending the room can remove them at once.
-local function idem_store(key, body_hash, reply, index_key)
+local function idem_store(key, body_hash, reply, index_key, keep_ms)
   if not key or key == '' then
     return
   end
-  redis.call('SET', key, body_hash .. '\n' .. reply, 'PX', 600000)
+  local keep = tonumber(keep_ms) or 600000
+  redis.call('SET', key, body_hash .. '\n' .. reply, 'PX', int_text(keep))
   if index_key then
     local now = now_ms()
-    redis.call('ZADD', index_key, int_text(now + 600000), key)
+    redis.call('ZADD', index_key, int_text(now + keep), key)
     redis.call('ZREMRANGEBYSCORE', index_key, '-inf', int_text(now))
-    redis.call('PEXPIRE', index_key, 600000)
+    if redis.call('PTTL', index_key) < keep then
+      redis.call('PEXPIRE', index_key, int_text(keep))
+    end
   end
 end
 

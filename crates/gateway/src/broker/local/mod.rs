@@ -13,6 +13,7 @@ use std::{
 };
 
 use roomcast_core::permission::HistoryRules;
+use roomcast_counter::ChangeLog;
 use roomcast_protocol::{CounterValue, Data, Position, PresenceCount, RoomName};
 use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::Instant};
@@ -30,6 +31,7 @@ use room::Seen;
 pub struct LocalBus {
     bus: Arc<Mutex<Bus>>,
     feed_capacity: usize,
+    changes: ChangeLog,
 }
 
 /// A node's connection to the bus. When the last clone is gone, the node is as good as dead: its subscriptions end
@@ -53,7 +55,24 @@ impl LocalBus {
 
     /// A bus whose feeds hold so many items (tests of what happens to slow readers).
     pub fn with_feed_capacity(presence: config::Presence, feed_capacity: usize) -> Self {
-        Self { bus: Arc::new(Mutex::new(Bus::new(presence.lease, Instant::now()))), feed_capacity }
+        let bus = Arc::new(Mutex::new(Bus::new(presence.lease, Instant::now())));
+        Self { bus, feed_capacity, changes: ChangeLog::new(0) }
+    }
+
+    /// The same bus, which tells every event to this stream of changes.
+    pub fn with_changes(self, changes: ChangeLog) -> Self {
+        Self { changes, ..self }
+    }
+
+    /// The stream of changes.
+    pub fn changes(&self) -> &ChangeLog {
+        &self.changes
+    }
+
+    /// Tells the stream of changes an event, while the bus is locked.
+    fn note_event(&self, room: &RoomName, Position { epoch, offset }: &Position, at: u64, body: &str) {
+        let data = format!(r#"{{"epoch":"{epoch}","offset":{offset},"at":{at},"event":{body}}}"#);
+        self.changes.append(room.as_str(), "event", data);
     }
 
     /// Connects a node. Its lease starts now. An id that is attached already gives its place to the newcomer.
@@ -81,7 +100,11 @@ impl LocalBus {
         let now = Instant::now();
         let mut bus = self.lock();
         match body {
-            Ok(body) => bus.append(room, history, epoch_candidate, body, now),
+            Ok(body) => {
+                let (position, at) = bus.append(room, history, epoch_candidate, body, now);
+                self.note_event(room, &position, at, body_json);
+                (position, at)
+            }
             Err(malformed) => {
                 tracing::error!(%room, %malformed, "an event's body is wrong; its offset is lost");
                 (bus.skip(room, history, epoch_candidate, now), unix_ms())
@@ -133,17 +156,20 @@ impl LocalBroker {
         let now = Instant::now();
         let mut bus = self.commands()?;
         let body = Body { event: event.clone(), from: from.clone(), data: data.clone() };
+        let text = Body::text(event, data, from.as_deref()).map_err(|error| internal(&error))?;
         let Some(key) = key else {
-            let (position, _at) = bus.append(room, *history, &super::new_epoch()?, body, now);
+            let (position, at) = bus.append(room, *history, &super::new_epoch()?, body, now);
+            self.0.bus.note_event(room, &position, at, &text);
             return Ok(Published { position, duplicate: false });
         };
-        let hash = fingerprint(&body)?;
+        let hash = fingerprint(&text);
         let epoch = super::new_epoch()?;
         match bus.room(room, &epoch, now).seen(key, &hash, now) {
             Seen::Same(position) => Ok(Published { position, duplicate: true }),
             Seen::Other => Err(BrokerError::KeyReused),
             Seen::New => {
-                let (position, _at) = bus.append(room, *history, &epoch, body, now);
+                let (position, at) = bus.append(room, *history, &epoch, body, now);
+                self.0.bus.note_event(room, &position, at, &text);
                 bus.room(room, &epoch, now).remember(key.clone(), hash, now);
                 Ok(Published { position, duplicate: false })
             }
@@ -276,7 +302,9 @@ impl LocalBroker {
     #[allow(clippy::unused_async, reason = "the face that both brokers share")]
     pub async fn end_room(&self, room: &RoomName, reason: &str) -> Result<Position, BrokerError> {
         let epoch = super::new_epoch()?;
-        Ok(self.commands()?.end(room, &epoch, reason, Instant::now()))
+        let position = self.commands()?.end(room, &epoch, reason, Instant::now());
+        self.0.bus.changes.append(room.as_str(), "end", format!(r#"{{"epoch":"{epoch}"}}"#));
+        Ok(position)
     }
 
     /// See [`super::Broker::health`].
@@ -302,8 +330,10 @@ impl Drop for Attached {
 }
 
 /// What a retry under the same key must repeat.
-fn fingerprint(body: &Body) -> Result<[u8; 32], BrokerError> {
-    let text = Body::text(&body.event, &body.data, body.from.as_deref())
-        .map_err(|error| BrokerError::Internal(error.to_string().into()))?;
-    Ok(Sha256::digest(text).into())
+fn fingerprint(text: &str) -> [u8; 32] {
+    Sha256::digest(text).into()
+}
+
+fn internal(error: &serde_json::Error) -> BrokerError {
+    BrokerError::Internal(error.to_string().into())
 }

@@ -34,7 +34,11 @@ pub(super) struct Log {
 
 impl Log {
     /// One script: the key's record, the log, the news.
-    pub(super) async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
+    pub(super) async fn publish(
+        &self,
+        publication: &Publication,
+        remember: Duration,
+    ) -> Result<Published, BrokerError> {
         let Publication { room, event, data, from, key, history } = publication;
         let Self { keys, scripts, commands, .. } = self;
         let body = body(event, data, from.as_deref())?;
@@ -48,6 +52,7 @@ impl Log {
             millis(history.ttl),
             body.into(),
             hash.into(),
+            millis(remember),
         ];
         let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
         match &answer[..] {
@@ -84,7 +89,8 @@ impl Log {
         ];
         let names = vec![keys.meta(room), keys.log(room)];
         let answer: Vec<String> = commands.run(&scripts.history, names, args, Effect::Harmless).await?;
-        let [epoch, offset, complete, entries @ ..] = &answer[..] else { return Err(nonsense("history")) };
+        let [epoch, offset, unbroken, entries @ ..] = &answer[..] else { return Err(nonsense("history")) };
+        let mut complete = unbroken == "1";
         let mut events = Vec::with_capacity(entries.len() / 3);
         for entry in entries.chunks(3) {
             let [id, body, at] = entry else { return Err(nonsense("history")) };
@@ -92,12 +98,22 @@ impl Log {
                 let offset = payload::number(id.strip_suffix("-0")).ok()?;
                 Some(Body::parse(body).ok()?.at(Offset(offset), payload::number(Some(at)).ok()?))
             };
-            events.push(read().ok_or_else(|| nonsense("history"))?);
+            match read() {
+                Some(event) => events.push(event),
+                // What can't be read is missing, and is told as such: refusing the page would hold up all that
+                // comes after it.
+                None => {
+                    tracing::warn!(%room, id, "an entry of a room's log can't be read");
+                    complete = false;
+                }
+            }
         }
         if mode != "since" {
             events.reverse();
         }
-        Ok(Page { tail: position(epoch, offset)?, events, complete: complete == "1" })
+        let follows = |pair: &[roomcast_protocol::Event]| pair[1].offset == pair[0].offset.next();
+        complete &= mode != "since" || events.windows(2).all(follows);
+        Ok(Page { tail: position(epoch, offset)?, events, complete })
     }
 
     /// One look per room, pipelined.

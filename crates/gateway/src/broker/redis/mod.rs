@@ -27,6 +27,7 @@ use fred::{
     types::Value,
 };
 use roomcast_core::permission::HistoryRules;
+use roomcast_counter::ChangeTarget;
 use roomcast_protocol::{Data, Position, RoomName};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -53,6 +54,9 @@ use subscriptions::{Subscriptions, Task};
 
 /// How long a client may take to say goodbye to the server.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long an idempotency key is remembered.
+const KEY_TTL: Duration = Duration::from_secs(600);
 
 /// A node's connections to Redis. Clones share them.
 #[derive(Debug, Clone)]
@@ -98,7 +102,8 @@ impl RedisBroker {
         let (subscriber, subscriber_task) = client::open(config, Purpose::Subscriptions).await?;
         let cancel = cancel.child_token();
         let keys = Keys::new(&config.prefix);
-        let scripts = Arc::new(Scripts::new());
+        let scripts =
+            Arc::new(Scripts::new(&ChangeTarget::of(&command_client, &config.prefix, config.changes)));
         let commands = Commands::new(command_client.clone(), config);
         let (sender, receiver) = feed::channel(feed::DEFAULT_FEED_CAPACITY);
         let feed = SharedFeed(Arc::new(Mutex::new(sender)));
@@ -206,7 +211,16 @@ impl RedisBroker {
 
     /// See [`super::Broker::publish`].
     pub async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
-        self.0.log.publish(publication).await
+        self.0.log.publish(publication, KEY_TTL).await
+    }
+
+    /// See [`super::Broker::publish_remembered`].
+    pub async fn publish_remembered(
+        &self,
+        publication: &Publication,
+        remember: Duration,
+    ) -> Result<Published, BrokerError> {
+        self.0.log.publish(publication, remember).await
     }
 
     /// See [`super::Broker::signal`].

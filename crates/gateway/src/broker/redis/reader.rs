@@ -133,9 +133,10 @@ mod tests {
             connect_attempts: 1,
             command_timeout: Duration::from_secs(1),
             max_in_flight: NonZeroUsize::MIN,
+            changes: 0,
         };
         let commands = Commands::new(Builder::default_centralized().build().unwrap(), &settings);
-        let scripts = Arc::new(Scripts::new());
+        let scripts = Arc::new(Scripts::new(&roomcast_counter::ChangeTarget::Off));
         let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());
         Reader {
             control: keys.control(),

@@ -1,7 +1,7 @@
 //! The scripts: each is one atomic step in one slot.
 
 use fred::types::scripts::Script;
-use roomcast_counter::LOG_LUA;
+use roomcast_counter::{ChangeTarget, PublishMode, log_lua};
 
 /// Every script of the broker.
 #[derive(Debug)]
@@ -26,9 +26,10 @@ pub(super) struct Named {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(changes: &ChangeTarget) -> Self {
+        let shared = log_lua(PublishMode::Plain, changes);
         let plain = |name, text: &str| Named { name, script: Script::from_lua(text) };
-        let log = |name, text: &str| plain(name, &format!("{LOG_LUA}{text}"));
+        let log = |name, text: &str| plain(name, &format!("{shared}{text}"));
         let presence = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/presence.lua")));
         let nodes = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/nodes.lua")));
         Self {

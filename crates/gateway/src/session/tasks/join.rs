@@ -1,13 +1,14 @@
 //! Joining: seat first, then the subscription proven live, then the log; so nothing falls between past and live.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use roomcast_core::{
     limits::Cap,
     permission::{Audience, Identity, Rules},
 };
 use roomcast_protocol::{
-    CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame,
+    CounterValue, ErrorCode, Event, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName,
+    ServerFrame,
 };
 
 use super::{Change, Done};
@@ -21,6 +22,8 @@ use crate::{
     worker::Worker,
 };
 
+/// What is read back for one join: more than that, and reloading is quicker than catching up.
+const MAX_PAST: usize = 8 * 1024 * 1024;
 /// Counter values told with a join.
 const MAX_COUNTS: usize = 1_000;
 
@@ -95,12 +98,21 @@ fn answer(
     joined: Joined,
     tail: Position,
 ) -> Result<(), Failure> {
+    let versions: HashMap<(String, String), u64> = joined
+        .counts
+        .iter()
+        .map(|told| ((told.target.clone(), told.counter.clone()), told.version))
+        .collect();
+    let told = |value: &CounterValue| {
+        let version = versions.get(&(value.target.clone(), value.counter.clone()));
+        version.is_some_and(|version| value.version <= *version)
+    };
     let frame = id.map(|id| ServerFrame::Ok { id, ok: Answer::Joined(Box::new(joined)) });
     let item = frame.as_ref().and_then(|frame| encode(conn.codec, frame));
     worker
         .hub
         .borrow_mut()
-        .activate(seat, tail, item)
+        .activate(seat, tail, item, told)
         .map_err(|_overrun| Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250))
 }
 
@@ -142,13 +154,16 @@ async fn past(
     };
     let Some(since) = since else { return read(Range::Recent(recent)).await };
     let mut whole = read(Range::Since(since.clone(), MAX_PAGE)).await?;
+    let size = |events: &[Event]| events.iter().map(|event| event.data.as_str().len()).sum::<usize>();
+    let mut bytes = size(&whole.events);
     while whole.complete
         && let Some(last) = whole.events.last().filter(|last| last.offset < whole.tail.offset)
     {
         let so_far = Position { epoch: whole.tail.epoch.clone(), offset: last.offset };
         let next = read(Range::Since(so_far, MAX_PAGE)).await?;
+        bytes += size(&next.events);
         whole.events.extend(next.events);
-        (whole.tail, whole.complete) = (next.tail, next.complete);
+        (whole.tail, whole.complete) = (next.tail, next.complete && bytes <= MAX_PAST);
     }
     Ok(whole)
 }

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
 };
 
 /// Longer than anything that works takes, also on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speak {
@@ -60,7 +60,12 @@ impl Client {
 
     /// Opens a socket, or says how it was refused.
     pub async fn try_open(to: SocketAddr, speak: Speak) -> Result<Self, Refused> {
-        match Self::open_from(Ipv4Addr::LOCALHOST.into(), to, speak).await {
+        Self::try_open_from(Ipv4Addr::LOCALHOST.into(), to, speak).await
+    }
+
+    /// The same from one address of the loopback.
+    pub async fn try_open_from(from: IpAddr, to: SocketAddr, speak: Speak) -> Result<Self, Refused> {
+        match Self::open_from(from, to, speak).await {
             Ok(client) => Ok(client),
             Err(Error::Http(response)) => {
                 let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());

@@ -1,21 +1,57 @@
-//! One request to a node's internal listener, where only status and JSON matter.
+//! The HTTP API as a back end or a sender of webhooks calls it.
 
 use std::net::SocketAddr;
 
+use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 
-use super::Api;
+use super::node::API_KEY;
 
-/// Status and JSON body; null where the body is none.
-pub async fn call(to: SocketAddr, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-    let body = body.map(|body| body.to_string().into_bytes());
-    let reply = Api::new(to).send(method, path, &["Connection: close"], body.as_deref()).await;
-    (reply.status, serde_json::from_str(reply.text()).unwrap_or_default())
+/// One caller.
+#[derive(Clone)]
+pub struct Caller {
+    client: reqwest::Client,
+    at: SocketAddr,
 }
 
-/// Publishes one event over the API.
-pub async fn publish(to: SocketAddr, room: &str, n: u64) {
-    let event = serde_json::json!({ "room": room, "event": "n", "data": n, "key": format!("n-{n}") });
-    let (status, answer) = call(to, "POST", "/api/v1/publish", Some(&event)).await;
-    assert_eq!((status, &answer["offset"]), (200, &n.into()), "{answer}");
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub retry_after: Option<String>,
+}
+
+impl Caller {
+    pub fn new(at: SocketAddr) -> Self {
+        Self { client: reqwest::Client::new(), at }
+    }
+
+    /// Without a bearer.
+    pub fn bare(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.at))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        send(self.bare(Method::GET, path).bearer_auth(API_KEY)).await.expect("answered")
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.try_post(path, body).await.expect("answered")
+    }
+
+    /// The same, where the node may be gone.
+    pub async fn try_post(&self, path: &str, body: &Value) -> reqwest::Result<Answer> {
+        send(self.bare(Method::POST, path).bearer_auth(API_KEY).body(body.to_string())).await
+    }
+}
+
+pub async fn send(request: RequestBuilder) -> reqwest::Result<Answer> {
+    let response: Response = request.send().await?;
+    let status = response.status().as_u16();
+    let retry_after =
+        response.headers().get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = response.text().await?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Answer { status, body, retry_after })
 }

@@ -1,6 +1,7 @@
 //! Nodes in this process, and clients that speak to them over real sockets.
 
 pub mod api;
+pub mod call;
 pub mod client;
 pub mod follower;
 pub mod http;

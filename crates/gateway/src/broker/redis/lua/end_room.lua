@@ -8,5 +8,6 @@ for _, node in ipairs(redis.call('HKEYS', NODES)) do
   redis.call('UNLINK', presence_prefix .. ':' .. node, presence_prefix .. '.many:' .. node)
 end
 redis.call('UNLINK', LOG, NODES, PUSHED)
+change_append('end', '{"epoch":"' .. epoch .. '"}')
 publish(channel, 'X ' .. epoch .. ' 0\n' .. body)
 return { epoch, '0' }

@@ -1,7 +1,9 @@
 -- Where the log stands, and a part of it, seen at one moment. A room without a log gets its epoch here.
 -- Answers epoch, offset, '1' where nothing is missing, and then id, body and time of each event: oldest first after
--- `since`, newest first for `recent` and `before`.
+-- `since`, newest first for `recent` and `before`. A page ends early, though never before its first event, when it
+-- has grown large: one room's past must not hold up every other room's commands.
 local META, LOG = KEYS[1], KEYS[2]
+local CHUNK, BUDGET = 50, 524288
 local epoch_candidate, keep_ms, mode, epoch_known, offset, limit = unpack(ARGV)
 local epoch = redis.call('HGET', META, 'epoch')
 if not epoch then
@@ -15,14 +17,35 @@ if redis.call('PTTL', META) < tonumber(keep_ms) then
 end
 local tail = redis.call('HGET', META, 'offset') or '0'
 
-local complete, entries = '1', {}
+-- Entries one after the other, in small steps, until enough are there in number or in bytes.
+local entries, bytes = {}, 0
+local function take(command, from, to)
+  while #entries < tonumber(limit) and bytes < BUDGET do
+    local chunk = redis.call(command, LOG, from, to, 'COUNT', math.min(CHUNK, tonumber(limit) - #entries))
+    for _, entry in ipairs(chunk) do
+      if bytes >= BUDGET then
+        return
+      end
+      entries[#entries + 1] = entry
+      for i = 2, #entry[2], 2 do
+        bytes = bytes + #entry[2][i]
+      end
+    end
+    if #chunk < CHUNK then
+      return
+    end
+    from = '(' .. chunk[#chunk][1]
+  end
+end
+
+local complete = '1'
 if mode == 'since' then
   local since = tonumber(offset)
   if epoch ~= epoch_known or since > tonumber(tail) then
     complete = '0'
   else
     local first = string.format('%.0f-0', since + 1)
-    entries = redis.call('XRANGE', LOG, first, '+', 'COUNT', limit)
+    take('XRANGE', first, '+')
     local unbroken = tonumber(tail) == since
     if entries[1] then
       unbroken = entries[1][1] == first
@@ -34,7 +57,7 @@ elseif limit ~= '0' then
   if mode == 'before' then
     newest = string.format('%.0f-0', math.max(tonumber(offset) - 1, 0))
   end
-  entries = redis.call('XREVRANGE', LOG, newest, '-', 'COUNT', limit)
+  take('XREVRANGE', newest, '-')
 end
 
 local answer = { epoch, tail, complete }

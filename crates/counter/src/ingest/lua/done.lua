@@ -1,0 +1,3 @@
+-- The entry's effect stands.
+forget(ARGV[1])
+return 'ok'

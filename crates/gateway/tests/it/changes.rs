@@ -1,0 +1,116 @@
+//! The bridge to somebody else's database: changes as they happen, and counters seeded after a loss.
+
+use std::time::Duration;
+
+use roomcast_gateway::app::Backing;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::support::{Client, Speak, TestNode, http::Caller, node::config, redis::RedisServer};
+
+const ROOM: &str = "event:wall";
+
+/// A node on the in-process bus, and one on a real Redis.
+async fn both() -> Vec<(TestNode, Option<RedisServer>)> {
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let on_redis = TestNode::start(&[("redis.url", url.as_str())], Backing::Redis).await;
+    vec![(TestNode::alone(&[]).await, None), (on_redis, Some(redis))]
+}
+
+fn kinds(page: &Value) -> Vec<&str> {
+    page["changes"]
+        .as_array()
+        .expect("changes")
+        .iter()
+        .map(|change| change["kind"].as_str().expect("a kind"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_durable_change_is_read_once_and_in_order() {
+    for (node, _redis) in both().await {
+        let caller = Caller::new(node.internal);
+        let empty = caller.get("/api/v1/changes").await.body;
+        assert_eq!(empty, json!({ "changes": [], "cursor": "0-0", "complete": true }));
+        let like = json!({ "room": ROOM, "target": "p/1", "on": true, "user": "ann" });
+        for _ in 0..2 {
+            assert_eq!(caller.post("/api/v1/like", &like).await.status, 200);
+        }
+        let count = json!({ "room": ROOM, "target": "p/1", "counter": "view", "by": 3, "user": "ann" });
+        caller.post("/api/v1/count", &count).await;
+        let comment = json!({ "room": ROOM, "target": "p/1", "text": "hi \"there\"", "user": "ann" });
+        caller.post("/api/v1/comment", &comment).await;
+        let publish = json!({ "room": ROOM, "event": "photo", "data": { "n": 1 }, "key": "k" });
+        for _ in 0..2 {
+            caller.post("/api/v1/publish", &publish).await;
+        }
+        let page = caller.get("/api/v1/changes?after=0").await.body;
+        assert_eq!(kinds(&page), ["like", "count", "comment", "event", "event"]);
+        let data: Vec<_> = (0..5).map(|n| page["changes"][n]["data"].clone()).collect();
+        assert_eq!((&data[0]["user"], &data[0]["value"]), (&json!("ann"), &json!(1)));
+        assert_eq!((&data[1]["by"], &data[1]["value"]), (&json!(3), &json!(3)));
+        assert_eq!(data[2]["text"], "hi \"there\"");
+        assert_eq!(data[4]["event"], json!({ "event": "photo", "data": { "n": 1 } }));
+        assert_eq!(page["changes"][0]["room"], ROOM);
+        let cursor = page["cursor"].as_str().expect("a cursor");
+        let rest = caller.get(&format!("/api/v1/changes?after={cursor}")).await.body;
+        assert_eq!(rest, json!({ "changes": [], "cursor": cursor, "complete": true }));
+        let first = page["changes"][0]["id"].as_str().expect("an id");
+        let two = caller.get(&format!("/api/v1/changes?after={first}&limit=2")).await.body;
+        assert_eq!(kinds(&two), ["count", "comment"]);
+        assert_eq!(caller.get("/api/v1/changes?after=x").await.status, 400);
+        assert_eq!(caller.get(&format!("/api/v1/changes?room={ROOM}")).await.status, 400);
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiting_reader_is_answered_when_something_changes() {
+    for (node, _redis) in both().await {
+        let caller = Caller::new(node.internal);
+        let begun = Instant::now();
+        let none = caller.get("/api/v1/changes?wait_ms=300").await.body;
+        assert!(kinds(&none).is_empty() && begun.elapsed() >= Duration::from_millis(300));
+        let waiting = caller.get("/api/v1/changes?wait_ms=20000");
+        let change = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            caller.post("/api/v1/publish", &json!({ "room": ROOM, "event": "photo", "data": 1 })).await
+        };
+        let begun = Instant::now();
+        let (page, _) = tokio::join!(waiting, change);
+        assert_eq!(kinds(&page.body), ["event"]);
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_size_no_changes_are_kept() {
+    let settings = [("changes.size", "0")];
+    let node = TestNode::start(&settings, Backing::local(&config(&settings))).await;
+    let caller = Caller::new(node.internal);
+    assert_eq!(caller.get("/api/v1/changes").await.status, 404);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restored_counters_are_pushed_and_never_lowered() {
+    for (node, _redis) in both().await {
+        let caller = Caller::new(node.internal);
+        let mut ann = Client::guest(node.public, Speak::Json).await;
+        ann.ok(json!({ "op": "join", "room": ROOM })).await;
+        let seeds = |value: u64| json!({ "room": ROOM, "counters": [{ "target": "p/1", "counter": "view", "value": value }] });
+        assert_eq!(caller.post("/api/v1/counters/restore", &seeds(40)).await.body, json!({ "changed": 1 }));
+        let push = ann.push_of("count").await;
+        assert_eq!((&push["target"], &push["value"]), (&json!("p/1"), &json!(40)));
+        assert_eq!(caller.post("/api/v1/counters/restore", &seeds(30)).await.body, json!({ "changed": 0 }));
+        assert_eq!(caller.post("/api/v1/counters/restore", &seeds(50)).await.body, json!({ "changed": 1 }));
+        let risen = ann.push_of("count").await;
+        assert_eq!(risen["value"], 50);
+        assert!(risen["version"].as_u64() > push["version"].as_u64());
+        let bad = json!({ "room": "nowhere:x", "counters": [] });
+        assert_eq!(caller.post("/api/v1/counters/restore", &bad).await.status, 400);
+        node.stop().await;
+    }
+}
