@@ -20,7 +20,7 @@ use roomcast_protocol::{
 use crate::{
     bucket::TokenBucket,
     limits::Limits,
-    permission::{Access, Identity, Namespaces, Rules},
+    permission::{Access, Identity, Namespaces, Role, Rules},
 };
 
 pub use cost::cost;
@@ -133,6 +133,13 @@ pub enum Task {
         rules: Rules,
         /// The operation.
         op: Op,
+    },
+    /// Claim a name.
+    Claim {
+        /// Within which it is unique.
+        scope: String,
+        /// The name.
+        name: String,
     },
 }
 
@@ -297,15 +304,40 @@ impl Session {
                 let rules = self.rules(Access::Count, &room)?;
                 Task::Counter { room, rules, op }
             }
-            op @ (Op::Connect(_)
-            | Op::Moderate(_)
-            | Op::Upload(_)
-            | Op::Reserve(_)
-            | Op::Confirm(_)
-            | Op::Release(_)
-            | Op::Claim(_)
-            | Op::Put(_)
-            | Op::Get(_)) => return Err(unknown(op.kind())),
+            Op::Moderate(op) => {
+                let rules = self.rules(Access::Moderate, &op.room)?;
+                Task::Counter { room: op.room.clone(), rules, op: Op::Moderate(op) }
+            }
+            Op::Upload(op) => {
+                let rules = self.rules(Access::Publish, &op.room)?;
+                Task::Counter { room: op.room.clone(), rules, op: Op::Upload(op) }
+            }
+            Op::Put(op) => {
+                let rules = self.rules(Access::Publish, &op.room)?;
+                Task::Counter { room: op.room.clone(), rules, op: Op::Put(op) }
+            }
+            Op::Get(op) => {
+                let rules = self.rules(Access::Join, &op.room)?;
+                Task::Counter { room: op.room.clone(), rules, op: Op::Get(op) }
+            }
+            Op::Reserve(op) => {
+                let rules = self.selling(&op.room)?;
+                Task::Counter { room: op.room.clone(), rules, op: Op::Reserve(op) }
+            }
+            Op::Confirm(op) => {
+                let room = reserved_in(&op.reservation)?;
+                Task::Counter { rules: self.selling(&room)?, room, op: Op::Confirm(op) }
+            }
+            Op::Release(op) => {
+                let room = reserved_in(&op.reservation)?;
+                Task::Counter { rules: self.selling(&room)?, room, op: Op::Release(op) }
+            }
+            Op::Claim(op) => match &self.who {
+                // A name is for good, and a guest is not.
+                Some(who) if who.role >= Role::Member => Task::Claim { scope: op.scope, name: op.name },
+                _ => return Err(Failure::new(ErrorCode::Forbidden, "guests may not claim names")),
+            },
+            op @ Op::Connect(_) => return Err(unknown(op.kind())),
         };
         Ok(Outcome::task(id, task))
     }
@@ -321,6 +353,16 @@ impl Session {
         match &self.who {
             Some(who) if rules.allow(access, who, room) => Ok(*rules),
             _ => Err(Failure::new(ErrorCode::Forbidden, "this role may not do that in this room")),
+        }
+    }
+
+    /// The rules of a room in which this session may reserve.
+    fn selling(&self, room: &RoomName) -> Result<Rules, Failure> {
+        let rules = self.rules(Access::Count, room)?;
+        if rules.stock {
+            Ok(rules)
+        } else {
+            Err(Failure::new(ErrorCode::Forbidden, "this namespace keeps no stock"))
         }
     }
 
@@ -409,6 +451,12 @@ impl Session {
     pub fn on_timeout(&mut self, now: Instant) -> Option<Due> {
         self.timers.due(&self.terms.limits, now)
     }
+}
+
+/// The room that a reservation's id names behind its first dot.
+fn reserved_in(reservation: &str) -> Result<RoomName, Failure> {
+    let room = reservation.split_once('.').and_then(|(_, room)| RoomName::parse(room).ok());
+    room.ok_or_else(|| Failure::new(ErrorCode::NotFound, "no such reservation"))
 }
 
 fn unknown(kind: OpKind) -> Failure {

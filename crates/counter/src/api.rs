@@ -40,7 +40,7 @@ pub enum Op {
     Count {
         /// What is counted.
         target: String,
-        /// `[a-z][a-z0-9_-]{0,31}`, but neither `like` nor `comment`, which follow from those operations.
+        /// `[a-z][a-z0-9_-]{0,31}`, but not `like`, `comment` or `remaining`, which follow from other operations.
         counter: String,
         /// 1–100.
         by: u32,
@@ -58,6 +58,143 @@ pub enum Op {
         /// The room's comments wait for approval.
         moderated: bool,
     },
+    /// Decides about a pending comment, exactly once.
+    Moderate {
+        /// Its id.
+        comment: String,
+        /// What is decided.
+        decision: Decision,
+        /// The version that was looked at; another one is a conflict.
+        version: u64,
+    },
+    /// Deletes a comment, whatever its state: its text is gone, from the room's log too; a tombstone stays.
+    DeleteComment {
+        /// Its id.
+        comment: String,
+    },
+    /// Moves an upload forward; it belongs to who started it.
+    Upload {
+        /// What is uploaded.
+        target: String,
+        /// Where it is now.
+        state: UploadState,
+        /// 0–100; told to subscribers with `Progress`, never kept in the log.
+        progress: Option<u32>,
+    },
+    /// Offers an item, or changes what is offered of it.
+    Stock {
+        /// Named like a target.
+        item: String,
+        /// All that is offered, sold and held ones included: setting it again changes nothing. At most 10^9.
+        stock: u64,
+        /// What one user may hold and have bought at most; 1 to 10^9.
+        per_user: u64,
+        /// How long a hold stands; 1 ms to 24 hours.
+        hold: Duration,
+    },
+    /// Holds some of an item for a time.
+    Reserve {
+        /// Which.
+        item: String,
+        /// How many, 1–1,000.
+        quantity: u32,
+        /// Makes a retry harmless for 10 minutes, per room and user.
+        key: String,
+    },
+    /// Turns the user's hold into a sale.
+    Confirm {
+        /// As `Reserve` gave it, for the same room.
+        reservation: String,
+    },
+    /// Gives the user's hold back.
+    Release {
+        /// As `Reserve` gave it, for the same room.
+        reservation: String,
+    },
+    /// Writes a document if its version is still the one that was read.
+    Put {
+        /// Named like a target.
+        doc: String,
+        /// One JSON value, at most [`Limits::doc_bytes`].
+        value: String,
+        /// The version that this value replaces; 0 for a new document.
+        version: u64,
+    },
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// The word for it on the wire and in the store.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// What the word stands for.
+            pub fn from_name(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)* _ => None }
+            }
+        }
+    )*};
+}
+
+words! {
+    /// What a moderator decides.
+    Decision {
+        /// Everyone may see it.
+        Approve = "approve",
+        /// Nobody does.
+        Reject = "reject",
+    }
+    /// Where a comment is.
+    CommentState {
+        /// It waits for a decision.
+        Pending = "pending",
+        /// Everyone sees it.
+        Approved = "approved",
+        /// Nobody sees it.
+        Rejected = "rejected",
+        /// It was deleted: only this tombstone is left.
+        Deleted = "deleted",
+    }
+    /// Where an upload is; it only moves down this list, and the last two are ends.
+    UploadState {
+        /// It began.
+        Started = "started",
+        /// Some of it is there.
+        Progress = "progress",
+        /// It is there: from now on it is visible.
+        Complete = "complete",
+        /// It will never be.
+        Failed = "failed",
+    }
+    /// Where a reservation is; it leaves `Held` exactly once.
+    HoldState {
+        /// The stock is held.
+        Held = "held",
+        /// It is sold.
+        Confirmed = "confirmed",
+        /// It was given back.
+        Released = "released",
+        /// Its time ran out, and it was given back.
+        Expired = "expired",
+    }
+    /// What a user or address may not do.
+    RestrictionKind {
+        /// Say or do anything; it may listen.
+        Mute = "mute",
+        /// Be there.
+        Ban = "ban",
+    }
+}
+
+/// The room of a reservation, as its id tells it.
+pub fn reservation_room(reservation: &str) -> Option<&str> {
+    reservation.split_once('.').map(|(_, room)| room)
 }
 
 /// What an operation came to. A retry by key, or of a like, gives the same again.
@@ -90,9 +227,141 @@ pub enum Outcome {
         /// When it was stored, Unix ms.
         at: u64,
     },
+    /// The comment was decided about.
+    Moderate {
+        /// What it is now.
+        state: CommentState,
+        /// Its version now.
+        version: u64,
+    },
+    /// The comment is deleted.
+    Deleted {
+        /// Its version now.
+        version: u64,
+    },
+    /// The upload stands as asked, or further where the step came late.
+    Upload {
+        /// Where it is.
+        state: UploadState,
+        /// 0–100.
+        progress: u32,
+    },
+    /// The item is offered.
+    Stock(StockItem),
+    /// Some of the item is held.
+    Reserve {
+        /// What `Confirm` and `Release` name: unguessable, and of use to this user only.
+        reservation: String,
+        /// What is left of the item.
+        remaining: u64,
+        /// When the hold ends by itself, Unix ms.
+        expires_at: u64,
+    },
+    /// The reservation is confirmed or given back; for `Release` also where its time had run out before.
+    Settled {
+        /// What it is now.
+        state: HoldState,
+        /// What is left of the item.
+        remaining: u64,
+    },
+    /// The document is written.
+    Put {
+        /// Its version now.
+        version: u64,
+    },
 }
 
-/// A counter's value. `like` counts the users who like the target, `comment` its visible comments.
+/// An item on offer. `stock` = `sold` + `held` + `remaining`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StockItem {
+    /// Its name.
+    pub item: String,
+    /// All that was ever offered.
+    pub stock: u64,
+    /// Confirmed.
+    pub sold: u64,
+    /// Reserved and neither confirmed nor given back.
+    pub held: u64,
+    /// What one user may hold and have bought.
+    pub per_user: u64,
+    /// How long a hold stands, ms.
+    pub hold_ms: u64,
+}
+
+impl StockItem {
+    /// What can be reserved now.
+    pub fn remaining(&self) -> u64 {
+        self.stock.saturating_sub(self.sold + self.held)
+    }
+}
+
+/// What a sweep of expired holds did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Rooms looked at.
+    pub rooms: u64,
+    /// Holds whose stock came back.
+    pub expired: u64,
+}
+
+/// A versioned document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doc {
+    /// Its JSON.
+    pub value: String,
+    /// Rises by 1 with each `Put`, from 1.
+    pub version: u64,
+}
+
+/// What a claim asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// This name.
+    Name(String),
+    /// Any name of so many characters of this alphabet that nobody has.
+    Generate {
+        /// 4–64.
+        length: usize,
+        /// 2–64 different characters of a target's alphabet.
+        alphabet: String,
+        /// Makes a retry harmless for 10 minutes, per user.
+        key: Option<String>,
+    },
+}
+
+/// A lease lock as its holder has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lock {
+    /// Rises with every new holder: whoever guards the resource refuses a lower one than it has seen.
+    pub fence: u64,
+    /// When it ends unless renewed, Unix ms.
+    pub expires_at: u64,
+}
+
+/// Who is restricted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whom {
+    /// A user's public id.
+    User(String),
+    /// An address.
+    Ip(std::net::IpAddr),
+}
+
+/// A mute or ban.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restriction {
+    /// Which.
+    pub kind: RestrictionKind,
+    /// Of whom.
+    pub whom: Whom,
+    /// In which room; `None`: everywhere.
+    pub room: Option<String>,
+    /// When it ends, Unix ms.
+    pub until: u64,
+}
+
+/// A counter's value. `like` counts the users who like the target, `comment` its visible comments,
+/// `remaining` what can be reserved of the item of that name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// What is counted.
@@ -186,52 +455,5 @@ impl std::fmt::Debug for Guest {
             .field("user", &self.user)
             .field("created", &self.created)
             .finish_non_exhaustive()
-    }
-}
-
-/// Targets per room: far above a gallery's photos, low enough that one room stays one quick read.
-const DEFAULT_TARGETS_PER_ROOM: u32 = 100_000;
-/// Counters per target: they share one packed field, rewritten at each change.
-const DEFAULT_COUNTERS_PER_TARGET: u32 = 32;
-/// Comments per room: about 50 MB where each is of usual length.
-const DEFAULT_COMMENTS_PER_ROOM: u32 = 100_000;
-/// A room's counters outlive its last write by a month: longer than any event, not for ever.
-const DEFAULT_ROOM_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// A guest who comes back within a month is the same guest.
-const DEFAULT_GUEST_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// Entries of each of a process' own maps; in Redis `maxmemory` bounds them.
-const DEFAULT_MEMORY_ENTRIES: usize = 100_000;
-
-/// The bounds of what is kept.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Targets that one room may count.
-    pub targets_per_room: u32,
-    /// Counters that one target may have.
-    pub counters_per_target: u32,
-    /// Comments that one room may hold.
-    pub comments_per_room: u32,
-    /// How long a room's counters and comments outlive the last write.
-    pub room_ttl: Duration,
-    /// How long a guest outlives the last use.
-    pub guest_ttl: Duration,
-    /// Entries of the stream of changes; 0 keeps none.
-    pub changes: u64,
-    /// [`Memory`](crate::Memory) only: the most rooms, idempotency keys per room, tickets and guests each. A new
-    /// guest takes the place of the one unused for longest; for the others a full map is an error.
-    pub memory_entries: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            targets_per_room: DEFAULT_TARGETS_PER_ROOM,
-            counters_per_target: DEFAULT_COUNTERS_PER_TARGET,
-            comments_per_room: DEFAULT_COMMENTS_PER_ROOM,
-            room_ttl: DEFAULT_ROOM_TTL,
-            guest_ttl: DEFAULT_GUEST_TTL,
-            changes: 0,
-            memory_entries: DEFAULT_MEMORY_ENTRIES,
-        }
     }
 }

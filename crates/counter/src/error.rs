@@ -4,6 +4,8 @@ use std::fmt;
 
 use thiserror::Error;
 
+use crate::{CommentState, Doc, HoldState, StockItem, UploadState};
+
 /// Why an operation did not succeed. Except for `Unavailable { maybe_applied: true }`, nothing was applied.
 #[derive(Debug, Error)]
 pub enum CounterError {
@@ -13,11 +15,31 @@ pub enum CounterError {
     /// The idempotency key was used with another body.
     #[error("this key was already used with another body")]
     KeyReused,
-    /// The caller's version is stale.
-    #[error("the version is stale: it is {version} now")]
-    Conflict {
-        /// The version that stands.
-        version: u64,
+    /// Something else stands already: a later version, another state, another owner.
+    #[error("{0}")]
+    Conflict(Current),
+    /// Less is left of the item than was asked for.
+    #[error("only {remaining} are left")]
+    SoldOut {
+        /// What is left.
+        remaining: u64,
+    },
+    /// The user would hold more of the item than one may.
+    #[error("one user may have {per_user} of it, and this one has {mine}")]
+    UserLimit {
+        /// The cap.
+        per_user: u64,
+        /// What the user holds and has bought.
+        mine: u64,
+    },
+    /// The user is muted here, or the thing is another's.
+    #[error("{0}")]
+    Forbidden(Refusal),
+    /// The value is larger than may be kept.
+    #[error("the value must be at most {max} bytes")]
+    TooLarge {
+        /// The bound.
+        max: usize,
     },
     /// There is no such thing.
     #[error("not found")]
@@ -38,6 +60,51 @@ pub enum CounterError {
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// What stands, where an operation came too late.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Current {
+    /// The comment's state and version.
+    #[error("the comment is {} at version {version}", state.as_str())]
+    Comment {
+        /// Its state.
+        state: CommentState,
+        /// Its version.
+        version: u64,
+    },
+    /// The document, or none.
+    #[error("the document's version is {}", .0.as_ref().map_or(0, |doc| doc.version))]
+    Doc(Option<Doc>),
+    /// The upload's state.
+    #[error("the upload is {}: states never go back", .0.as_str())]
+    Upload(UploadState),
+    /// The reservation's state.
+    #[error("the reservation is {}", .0.as_str())]
+    Hold(HoldState),
+    /// More is sold and held than would be offered.
+    #[error("{} are sold and {} held: the stock cannot be less", .0.sold, .0.held)]
+    Stock(StockItem),
+    /// The name is another user's.
+    #[error("the name is taken")]
+    Claim,
+    /// The lock is another owner's, or this owner's is over.
+    #[error("the lock is held by another, or is over")]
+    Lock {
+        /// When whoever holds it loses it, in ms; 0 where nobody does.
+        retry_ms: u64,
+    },
+}
+
+/// Why something is not for this user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Muted in this room.
+    #[error("this user is muted here")]
+    Muted,
+    /// Another user's upload.
+    #[error("this upload is another user's")]
+    NotOwner,
+}
+
 /// The bounds that refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cap {
@@ -49,6 +116,24 @@ pub enum Cap {
     Comments,
     /// A counter's value, 2^53−1.
     Value,
+    /// Items of a room.
+    Items,
+    /// Reservations of a room.
+    Holds,
+    /// Uploads of a room.
+    Uploads,
+    /// Documents of a room.
+    Docs,
+    /// Claimed names.
+    Claims,
+    /// Claimed names of this user.
+    ClaimsOfUser,
+    /// Names of that length and alphabet.
+    Names,
+    /// Mutes and bans.
+    Restrictions,
+    /// Locks of a process.
+    Locks,
     /// Rooms of a process.
     Rooms,
     /// Idempotency keys of a room in a process.
@@ -64,6 +149,15 @@ impl fmt::Display for Cap {
             Self::Counters => "counters of this target",
             Self::Comments => "comments",
             Self::Value => "of this count",
+            Self::Items => "items",
+            Self::Holds => "reservations",
+            Self::Uploads => "uploads",
+            Self::Docs => "documents",
+            Self::Claims => "claimed names",
+            Self::ClaimsOfUser => "claimed names of this user",
+            Self::Names => "free names of that length: many were tried",
+            Self::Restrictions => "mutes and bans",
+            Self::Locks => "locks",
             Self::Rooms => "rooms",
             Self::Keys => "idempotency keys",
             Self::Tickets => "tickets",
@@ -96,7 +190,9 @@ pub enum Invalid {
     #[error("counter must be a lower-case letter, then up to 31 of a-z, 0-9, _ and -")]
     CounterName,
     /// A counter that other operations own.
-    #[error("the counters `like` and `comment` follow from those operations and cannot be counted")]
+    #[error(
+        "the counters `like`, `comment` and `remaining` follow from other operations and cannot be counted"
+    )]
     ReservedCounter,
     /// An increment.
     #[error("by must be 1 to 100")]
@@ -116,6 +212,39 @@ pub enum Invalid {
     /// A page's length.
     #[error("limit must be 1 to 100")]
     Limit,
+    /// A comment's id.
+    #[error("comment must be the id of a comment")]
+    Comment,
+    /// A version.
+    #[error("version must be at most 2^53-1")]
+    Version,
+    /// An upload's progress.
+    #[error("progress must be 0 to 100, and comes with state `progress`")]
+    Progress,
+    /// An item on offer.
+    #[error("stock must be at most 10^9, per_user 1 to 10^9, hold_ms 1 to 86,400,000")]
+    Stock,
+    /// How many are reserved.
+    #[error("quantity must be 1 to 1,000")]
+    Quantity,
+    /// A reservation's id.
+    #[error("reservation must be one that reserve gave")]
+    Reservation,
+    /// A document's value.
+    #[error("value must be one JSON value")]
+    Value,
+    /// A claim's scope.
+    #[error("scope must be a lower-case letter, then up to 31 of a-z, 0-9, _ and -")]
+    Scope,
+    /// What names are generated from.
+    #[error("length must be 4 to 64, alphabet 2 to 64 different characters of A-Z, a-z, 0-9 and ._~:/-")]
+    Generate,
+    /// A lock.
+    #[error("a lock's name is like a target's, its owner 1 to 128 characters, its ttl 1 ms to 24 hours")]
+    Lock,
+    /// How long somebody is restricted.
+    #[error("a mute or ban lasts 1 ms to 365 days")]
+    RestrictionTime,
     /// A guest's secret.
     #[error("guest secret must be 16 to 128 characters of A-Z, a-z, 0-9, _ and -")]
     Secret,

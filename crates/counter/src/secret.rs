@@ -15,6 +15,21 @@ pub(crate) fn guest_user() -> Result<String, CounterError> {
     Ok(format!("guest-{}", hex(&random::<12>()?)))
 }
 
+/// A name of so many characters, each of them equally likely of the alphabet: at most 64 ASCII characters.
+pub(crate) fn name(length: usize, alphabet: &[u8]) -> Result<String, CounterError> {
+    // Bytes that would favour the first characters are thrown away.
+    let fair = 256 - 256 % alphabet.len();
+    let mut name = String::with_capacity(length);
+    while name.len() < length {
+        for byte in random::<32>()?.map(usize::from) {
+            if byte < fair && name.len() < length {
+                name.push(char::from(alphabet[byte % alphabet.len()]));
+            }
+        }
+    }
+    Ok(name)
+}
+
 /// What a secret is filed under.
 pub(crate) fn digest(secret: &str) -> String {
     hex(&Sha256::digest(secret))

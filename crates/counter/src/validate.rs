@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{Command, CommentsQuery, Invalid, Op, Seed, Viewer};
+use crate::{Command, CommentsQuery, Invalid, Op, Seed, UploadState, Viewer, Whom, Wish};
 
 /// One read answers at most so many targets, so that it stays a short stop for Redis.
 const MAX_TARGETS_READ: usize = 10_000;
@@ -13,6 +13,11 @@ const MAX_GRANT: usize = 4_096;
 const MAX_TICKET_TTL: Duration = Duration::from_secs(86_400);
 /// Keeps every sum of milliseconds far from overflow.
 const MAX_HISTORY_TTL: Duration = Duration::from_secs(365 * 86_400);
+
+/// The largest number that every client holds exactly.
+const MAX_SAFE: u64 = (1 << 53) - 1;
+const MAX_STOCK: u64 = 1_000_000_000;
+const MAX_HOLD: Duration = Duration::from_secs(86_400);
 
 /// Checks a command, and trims what is stored trimmed.
 pub(crate) fn command(mut command: Command) -> Result<Command, Invalid> {
@@ -41,8 +46,95 @@ pub(crate) fn command(mut command: Command) -> Result<Command, Invalid> {
             *words = text(words)?.to_owned();
             key(retry.as_deref())?;
         }
+        Op::Moderate { comment, version, decision: _ } => {
+            comment_id(comment)?;
+            ensure(*version <= MAX_SAFE, Invalid::Version)?;
+        }
+        Op::DeleteComment { comment } => comment_id(comment)?,
+        Op::Upload { target: name, state, progress } => {
+            target(name)?;
+            let told = *state == UploadState::Progress;
+            ensure(progress.is_none_or(|progress| told && progress <= 100), Invalid::Progress)?;
+        }
+        Op::Stock { item, stock, per_user, hold } => {
+            target(item)?;
+            let times = hold.as_millis() > 0 && *hold <= MAX_HOLD;
+            ensure(*stock <= MAX_STOCK && (1..=MAX_STOCK).contains(per_user) && times, Invalid::Stock)?;
+        }
+        Op::Reserve { item, quantity, key: retry } => {
+            target(item)?;
+            ensure((1..=1_000).contains(quantity), Invalid::Quantity)?;
+            key(Some(retry))?;
+        }
+        Op::Confirm { reservation } | Op::Release { reservation } => {
+            let token =
+                reservation.strip_suffix(command.room.as_str()).and_then(|rest| rest.strip_suffix('.'));
+            ensure(token.is_some_and(|token| secret(token).is_ok()), Invalid::Reservation)?;
+        }
+        Op::Put { doc, value, version } => {
+            target(doc)?;
+            ensure(serde_json::from_str::<&serde_json::value::RawValue>(value).is_ok(), Invalid::Value)?;
+            ensure(*version < MAX_SAFE, Invalid::Version)?;
+        }
     }
     Ok(command)
+}
+
+/// Checks a claim.
+pub(crate) fn claim(scope: &str, id: &str, wish: &Wish) -> Result<(), Invalid> {
+    ensure(is_word(scope), Invalid::Scope)?;
+    user(id)?;
+    match wish {
+        Wish::Name(name) => target(name),
+        Wish::Generate { length, alphabet, key: retry } => {
+            let different: std::collections::BTreeSet<u8> = alphabet.bytes().collect();
+            let fits = target(alphabet).is_ok()
+                && different.len() == alphabet.len()
+                && (2..=64).contains(&alphabet.len())
+                && (4..=64).contains(length);
+            ensure(fits, Invalid::Generate)?;
+            key(retry.as_deref())
+        }
+    }
+}
+
+/// Checks a name that is given back.
+pub(crate) fn unclaim(scope: &str, id: &str, name: &str) -> Result<(), Invalid> {
+    claim(scope, id, &Wish::Name(name.to_owned()))
+}
+
+/// Checks a lock.
+pub(crate) fn lock(name: &str, owner: &str, ttl: Option<Duration>) -> Result<(), Invalid> {
+    let owned = (1..=128).contains(&owner.len()) && !owner.chars().any(char::is_control);
+    let lasts = ttl.is_none_or(|ttl| ttl.as_millis() > 0 && ttl <= MAX_HOLD);
+    ensure(target(name).is_ok() && owned && lasts, Invalid::Lock)
+}
+
+/// Checks a mute or ban.
+pub(crate) fn restriction(whom: &Whom, name: Option<&str>, lasts: Option<Duration>) -> Result<(), Invalid> {
+    if let Whom::User(id) = whom {
+        user(id)?;
+    }
+    name.map_or(Ok(()), room)?;
+    let fits = |lasts: Duration| lasts.as_millis() > 0 && lasts <= MAX_HISTORY_TTL;
+    ensure(lasts.is_none_or(fits), Invalid::RestrictionTime)
+}
+
+/// Checks a page of the moderation queue.
+pub(crate) fn queue(name: &str, cursor: Option<&str>, limit: u32) -> Result<(), Invalid> {
+    room(name)?;
+    cursor.map_or(Ok(()), comment_id).map_err(|_| Invalid::Cursor)?;
+    ensure((1..=100).contains(&limit), Invalid::Limit)
+}
+
+/// Checks the name of a document.
+pub(crate) fn doc(name: &str, doc: &str) -> Result<(), Invalid> {
+    room(name)?;
+    target(doc)
+}
+
+fn comment_id(id: &str) -> Result<(), Invalid> {
+    ensure(id.len() == 16 && id.bytes().all(|b| b.is_ascii_digit()), Invalid::Comment)
 }
 
 /// Checks a read of counters.
@@ -118,10 +210,14 @@ fn target(name: &str) -> Result<(), Invalid> {
 }
 
 fn counter_name(name: &str) -> Result<(), Invalid> {
+    ensure(is_word(name), Invalid::CounterName)?;
+    ensure(!matches!(name, "like" | "comment" | "remaining"), Invalid::ReservedCounter)
+}
+
+fn is_word(name: &str) -> bool {
     let fits = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
     let starts = name.as_bytes().first().is_some_and(u8::is_ascii_lowercase);
-    ensure(starts && name.len() <= 32 && name.bytes().all(fits), Invalid::CounterName)?;
-    ensure(!matches!(name, "like" | "comment"), Invalid::ReservedCounter)
+    starts && name.len() <= 32 && name.bytes().all(fits)
 }
 
 fn key(key: Option<&str>) -> Result<(), Invalid> {
@@ -158,7 +254,7 @@ mod tests {
 
         #[test]
         fn every_counter_of_the_grammar_is_accepted(name in "[a-z][a-z0-9_-]{0,31}") {
-            prop_assume!(name != "like" && name != "comment");
+            prop_assume!(!matches!(&*name, "like" | "comment" | "remaining"));
             prop_assert_eq!(counter_name(&name), Ok(()));
         }
 
@@ -213,6 +309,7 @@ mod tests {
     fn counters_that_other_operations_own_are_refused() {
         assert_eq!(counter_name("like"), Err(Invalid::ReservedCounter));
         assert_eq!(counter_name("comment"), Err(Invalid::ReservedCounter));
+        assert_eq!(counter_name("remaining"), Err(Invalid::ReservedCounter));
         assert_eq!(counter_name("likes"), Ok(()));
     }
 

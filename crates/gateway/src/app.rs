@@ -43,6 +43,7 @@ use crate::{
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
+    restrictions::{self, Restrictions},
     seats::Seats,
     worker,
 };
@@ -148,6 +149,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         webhooks: Notify::new(),
         interest: interest.clone(),
         presence: presence.clone(),
+        restrictions: Restrictions::default(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
         notes: notes.clone(),
@@ -188,12 +190,15 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("interest", reconcile));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
     spawn(&tasks, &stop, alarm.watching("presence", presence.run(broker, interval)));
-    spawn(&tasks, &stop, alarm.watching("ingest", ingest::work(node.clone(), tasks.clone())));
-    spawn(&tasks, &stop, alarm.watching("ingest look", ingest::look(node.clone())));
+    // Not watched: without sources they have nothing to do, and end.
+    spawn(&tasks, &stop, ingest::work(node.clone(), tasks.clone()));
+    spawn(&tasks, &stop, ingest::look(node.clone()));
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, drain_when_asked(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
+    spawn(&tasks, &stop, heartbeat::sweep_holds(node.clone()));
+    spawn(&tasks, &stop, restrictions::keep(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");

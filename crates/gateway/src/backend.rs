@@ -10,8 +10,10 @@ use roomcast_core::{
     breaker::{Breaker, BreakerState},
     permission::HistoryRules,
 };
-use roomcast_counter::{Appended, Changes, Counter, CounterError, History, Ingest, Sink, Update};
-use roomcast_protocol::{CounterValue, ErrorCode, Failure, RoomName};
+use roomcast_counter::{
+    Appended, Changes, Counter, CounterError, Current, History, Ingest, Place, Sink, StockItem, Update,
+};
+use roomcast_protocol::{CounterValue, Data, Epoch, ErrorCode, Failure, Offset, Position, RoomName};
 use tokio::time::Instant;
 
 use crate::{
@@ -176,9 +178,17 @@ impl Fault for CounterError {
         match self {
             Self::Invalid(_) => Failure::new(ErrorCode::BadFrame, message),
             Self::KeyReused => Failure::new(ErrorCode::KeyReused, message),
-            Self::Conflict { .. } => Failure::new(ErrorCode::Conflict, message),
+            Self::Conflict(Current::Lock { retry_ms }) if retry_ms > 0 => {
+                Failure::retry(ErrorCode::Conflict, message, retry_ms)
+            }
+            Self::Conflict(current) => {
+                Failure::new(ErrorCode::Conflict, message).with_current(current_of(&current))
+            }
+            Self::SoldOut { .. } => Failure::new(ErrorCode::SoldOut, message),
+            Self::Forbidden(_) => Failure::new(ErrorCode::Forbidden, message),
+            Self::TooLarge { .. } => Failure::new(ErrorCode::TooLarge, message),
             Self::NotFound => Failure::new(ErrorCode::NotFound, message),
-            Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
+            Self::UserLimit { .. } | Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
             Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
             Self::Unavailable { .. } => unavailable(RETRY),
             Self::Internal(source) => {
@@ -187,6 +197,45 @@ impl Fault for CounterError {
             }
         }
     }
+}
+
+/// What a `conflict` tells of what stands.
+fn current_of(current: &Current) -> Option<Data> {
+    #[derive(serde::Serialize)]
+    struct Version<'a> {
+        version: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<&'a Data>,
+    }
+    match current {
+        Current::Comment { state, version } => {
+            Data::of(&serde_json::json!({ "state": state.as_str(), "version": version })).ok()
+        }
+        Current::Doc(doc) => {
+            let version = doc.as_ref().map_or(0, |doc| doc.version);
+            let value = doc.as_ref().and_then(|doc| Data::parse(&doc.value).ok());
+            // A value of the greatest depth does not fit into another object: then the version has to do.
+            let whole = Data::of(&Version { version, value: value.as_ref() });
+            whole.or_else(|_| Data::of(&Version { version, value: None })).ok()
+        }
+        Current::Upload(state) => Data::of(&serde_json::json!({ "state": state.as_str() })).ok(),
+        Current::Hold(state) => Data::of(&serde_json::json!({ "state": state.as_str() })).ok(),
+        Current::Stock(item) => Data::of(&stock_item(item)).ok(),
+        Current::Claim | Current::Lock { .. } => None,
+    }
+}
+
+/// An item on offer, as the API tells it.
+pub(crate) fn stock_item(item: &StockItem) -> serde_json::Value {
+    serde_json::json!({
+        "item": item.item,
+        "stock": item.stock,
+        "sold": item.sold,
+        "held": item.held,
+        "remaining": item.remaining(),
+        "per_user": item.per_user,
+        "hold_ms": item.hold_ms,
+    })
 }
 
 /// The in-memory counter publishes on the in-process bus.
@@ -209,6 +258,19 @@ impl Sink for BusSink {
         if let Ok(room) = RoomName::parse(room) {
             let Update { target, counter, value, version } = update.clone();
             self.0.count(&room, CounterValue { target, counter, value, version });
+        }
+    }
+
+    fn signal(&self, room: &str, body: &str) {
+        if let Ok(room) = RoomName::parse(room) {
+            self.0.signal_body(&room, body);
+        }
+    }
+
+    fn purge(&self, room: &str, place: &Place, body: &str) {
+        if let Ok(room) = RoomName::parse(room) {
+            let at = Position { epoch: Epoch::new(&place.epoch), offset: Offset(place.offset) };
+            self.0.purge(&room, &at, body);
         }
     }
 

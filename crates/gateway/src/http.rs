@@ -61,12 +61,13 @@ pub async fn serve(
     worker::tune(&stream);
     let node = worker.node.clone();
     // A proxy speaks for many, and bounds them itself.
-    let place = match address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
-        true => None,
-        false => match worker.waiting.enter(peer.ip()) {
-            Some(place) => Some(place),
-            None => return metrics::admission(Admission::IpLimited),
-        },
+    let place = if address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
+        None
+    } else {
+        let Some(place) = worker.waiting.enter(peer.ip()) else {
+            return metrics::admission(Admission::IpLimited);
+        };
+        Some(place)
     };
     let speak_http = async {
         let (stream, peer) = address::behind_proxy(stream, peer, &node.config).await.ok()?;

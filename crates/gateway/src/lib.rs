@@ -22,6 +22,7 @@ pub mod outbox;
 pub mod presence;
 pub mod pump;
 pub mod random;
+pub mod restrictions;
 pub mod seats;
 pub mod serve;
 pub mod session;

@@ -30,6 +30,7 @@ use crate::{
     metrics,
     presence::Presence,
     pump::{Lane, Note, Word},
+    restrictions::Restrictions,
     seats::Seats,
 };
 
@@ -49,6 +50,8 @@ pub struct Node {
     pub interest: Interest,
     /// Who is in which room here.
     pub presence: Presence,
+    /// Who is muted or banned.
+    pub restrictions: Restrictions,
     /// Who may connect.
     pub permits: Arc<IpPermits>,
     /// Who may join.

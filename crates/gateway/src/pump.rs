@@ -52,6 +52,8 @@ const MAX_RECOUNT: usize = 1_000;
 pub enum Word {
     /// A word for every session.
     Control(Control),
+    /// The list of mutes and bans changed: hold the connections to it.
+    Enforce,
     /// Evict the room that was empty longest: another worker needs its place.
     EvictIdle,
     /// Send a share of the connections to other nodes.

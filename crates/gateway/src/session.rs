@@ -280,7 +280,7 @@ impl Driver {
 }
 
 /// One frame for one socket.
-fn encode(codec: Codec, frame: &ServerFrame) -> Option<Item> {
+pub(crate) fn encode(codec: Codec, frame: &ServerFrame) -> Option<Item> {
     let bytes = codec.encode(frame).or_else(|error| {
         tracing::error!(%error, "an answer could not be encoded");
         let failure = Failure::new(ErrorCode::Internal, "internal error");

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use roomcast_protocol::{CloseCode, PresenceCount, RoomName};
+use roomcast_protocol::{CloseCode, PresenceCount, Push, RoomName, ServerFrame};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -27,8 +27,10 @@ use crate::{
     http::{self, waiting::Waiting},
     hub::{self, Delivery, Hub},
     interest::WorkerId,
-    node::{Node, now},
+    node::{Node, now, unix_ms},
     pump::Word,
+    restrictions::Speaks,
+    session,
 };
 
 /// Requests that are not WebSockets yet; beyond, the kernel's backlog waits.
@@ -172,6 +174,7 @@ async fn receive(
             }
             Some(word) = words.recv() => match word {
                 Word::Control(control) => worker.obey(&control),
+                Word::Enforce => worker.enforce(),
                 Word::EvictIdle => { worker.evict_idle(); }
                 Word::Shed(shed) => worker.shed(shed, &sheds),
             },
@@ -270,6 +273,7 @@ impl Worker {
                     conn.order(Order::Close(CloseCode::Disconnected));
                 }
             }
+            Control::Restrictions => self.node.restrictions.note(),
             Control::NodesChanged => {}
         }
     }
@@ -284,6 +288,29 @@ impl Worker {
         // Nobody waits for the answer of a worker that took too long, and without the other task the worker stops.
         let _nobody_waits = shed.chosen.send(conns.len());
         let _stopping = sheds.send((conns, shed));
+    }
+
+    /// Puts out who is banned: of the hub, or of a room.
+    fn enforce(&self) {
+        let banned = |user: &str, ip, room: Option<&str>| {
+            self.node.restrictions.admit(user, Some(ip), room, Speaks::No, unix_ms()).is_err()
+        };
+        let conns: Vec<Rc<Conn>> = self.hub.borrow().conns().cloned().collect();
+        for conn in conns {
+            let Some(user) = conn.user.borrow().clone() else { continue };
+            if banned(&user, conn.ip, None) {
+                conn.order(Order::Close(CloseCode::Disconnected));
+                continue;
+            }
+            let rooms: Vec<RoomName> = conn.seats.borrow().iter().map(|seat| seat.name.clone()).collect();
+            for room in rooms.into_iter().filter(|room| banned(&user, conn.ip, Some(room.as_str()))) {
+                self.leave(&conn, &room);
+                let kicked = ServerFrame::Push(Push::Kicked { room, reason: "banned".to_owned() });
+                if let Some(item) = session::encode(conn.codec, &kicked) {
+                    self.hub.borrow_mut().send_alone(&conn, item);
+                }
+            }
+        }
     }
 
     fn close_all(&self, code: CloseCode) {

@@ -75,6 +75,9 @@ pub struct IncomingFailure {
     /// When to retry.
     #[serde(default)]
     pub retry_ms: Option<u64>,
+    /// What stands.
+    #[serde(default, deserialize_with = "Data::deserialize_around")]
+    pub current: Option<Data>,
 }
 
 impl Incoming {

@@ -40,17 +40,25 @@ pub struct Failure {
     /// When a retry makes sense, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_ms: Option<u64>,
+    /// What stands, where a `conflict` can say so: an object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current: Option<Data>,
 }
 
 impl Failure {
     /// A failure that waiting does not cure.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_ms: None }
+        Self { code, message: message.into(), retry_ms: None, current: None }
     }
 
     /// A failure that is over after `retry_ms` milliseconds.
     pub fn retry(code: ErrorCode, message: impl Into<String>, retry_ms: u64) -> Self {
-        Self { code, message: message.into(), retry_ms: Some(retry_ms) }
+        Self { code, message: message.into(), retry_ms: Some(retry_ms), current: None }
+    }
+
+    /// With what stands.
+    pub fn with_current(self, current: Option<Data>) -> Self {
+        Self { current, ..self }
     }
 }
 
@@ -129,6 +137,55 @@ pub enum Ok {
         version: u64,
         /// When it was stored, Unix ms.
         at: u64,
+    },
+    /// To `moderate`.
+    Moderated {
+        /// `approved` or `rejected`.
+        state: String,
+        /// The comment's version now.
+        version: u64,
+    },
+    /// To `upload`.
+    Uploaded {
+        /// Where the upload is: as asked, or further where the step came late.
+        state: String,
+        /// How far, 0 to 100.
+        progress: u32,
+    },
+    /// To `reserve`.
+    Reserved {
+        /// What `confirm` and `release` name.
+        reservation: String,
+        /// What is left of the item.
+        remaining: u64,
+        /// When the hold ends by itself, Unix ms.
+        expires_at: u64,
+    },
+    /// To `confirm` and `release`.
+    Settled {
+        /// `confirmed`, `released`, or `expired` where a hold was over before it was given back.
+        state: String,
+        /// What is left of the item.
+        remaining: u64,
+    },
+    /// To `claim`.
+    Claimed {
+        /// Within which the name is unique.
+        scope: String,
+        /// The name, now this user's.
+        name: String,
+    },
+    /// To `put`.
+    Put {
+        /// The document's version now.
+        version: u64,
+    },
+    /// To `get`.
+    Doc {
+        /// The document.
+        value: Data,
+        /// Its version, which `put` names.
+        version: u64,
     },
     /// To `leave` and `signal`.
     Empty {},

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roomcast_protocol::{Codec, Message};
 
 use super::*;
-use crate::{limits::Cap, permission::Role};
+use crate::limits::Cap;
 
 struct Rig {
     session: Session,
@@ -274,5 +274,63 @@ proptest! {
             let within = passed[at..].iter().filter(|to| **to < *from + Duration::from_secs(1)).count();
             prop_assert!(within <= 5 + 10, "{within} frames in one second");
         }
+    }
+}
+
+#[test]
+fn what_may_be_asked_follows_from_role_and_room() {
+    let task = |role, frame: &str| {
+        let outcome = Rig::open(role, |_| {}).say(frame);
+        outcome.error.map_or(Ok(outcome.task.map(|(_, task)| task)), Err)
+    };
+    let moderate =
+        r#"{"id":1,"op":"moderate","room":"event:wall","comment":"1","decision":"approve","version":1}"#;
+    let upload = r#"{"id":1,"op":"upload","room":"event:wall","target":"p","state":"started"}"#;
+    let put = r#"{"id":1,"op":"put","room":"event:wall","doc":"d","value":1,"version":0}"#;
+    let get = r#"{"id":1,"op":"get","room":"event:wall","doc":"d"}"#;
+    let reserve = r#"{"id":1,"op":"reserve","room":"event:wall","item":"i","quantity":1,"key":"k"}"#;
+    let confirm = r#"{"id":1,"op":"confirm","reservation":"token.event:wall"}"#;
+    let release = r#"{"id":1,"op":"release","reservation":"token.event:wall"}"#;
+    let claim = r#"{"id":1,"op":"claim","scope":"slug","name":"n"}"#;
+    for (frame, lowest) in [
+        (moderate, Role::Admin),
+        (upload, Role::Member),
+        (put, Role::Member),
+        (get, Role::Guest),
+        (reserve, Role::Guest),
+        (confirm, Role::Guest),
+        (release, Role::Guest),
+        (claim, Role::Member),
+    ] {
+        for role in Role::ALL.iter().copied() {
+            match task(role, frame) {
+                Ok(task) => {
+                    assert!(role >= lowest, "{role:?} {frame}");
+                    match task {
+                        Some(Task::Counter { room: of, .. }) => assert_eq!(of, room("event:wall")),
+                        other => assert!(matches!(other, Some(Task::Claim { .. })), "{other:?}"),
+                    }
+                }
+                Err(code) => {
+                    assert!(role < lowest && code == ErrorCode::Forbidden, "{role:?} {code:?} {frame}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stock_is_reserved_only_where_a_namespace_keeps_it() {
+    let mut rig = Rig::open(Role::Admin, |_| {});
+    let reserve = r#"{"id":1,"op":"reserve","room":"admin","item":"i","quantity":1,"key":"k"}"#;
+    assert_eq!(rig.say(reserve).error, Some(ErrorCode::Forbidden));
+    assert_eq!(
+        rig.say(r#"{"id":2,"op":"confirm","reservation":"token.admin"}"#).error,
+        Some(ErrorCode::Forbidden)
+    );
+    for reservation in ["token", "token.", "token.No Room", ".nowhere:x"] {
+        let frame = format!(r#"{{"op":"release","reservation":"{reservation}"}}"#);
+        let error = rig.say(&frame).error;
+        assert!(matches!(error, Some(ErrorCode::NotFound | ErrorCode::BadRoom)), "{reservation}: {error:?}");
     }
 }

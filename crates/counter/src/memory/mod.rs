@@ -2,10 +2,16 @@
 //!
 //! It is for one node without Redis, and for tests. It outlives nothing.
 
+mod comments;
+mod counts;
 mod expiring;
+mod files;
 mod room;
+mod shared;
+mod stock;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -13,9 +19,11 @@ use std::{
 
 pub(crate) use expiring::Expiring;
 use room::{Room, Step};
+use shared::{Claims, Locks, Restrictions};
 
 use crate::{
-    Cap, Command, CommentPage, CommentsQuery, CounterError, History, Limits, Outcome, Seed, Update, secret,
+    Cap, Command, CommentPage, CommentsQuery, CounterError, Doc, History, Limits, Lock, LockAct, Outcome,
+    Restriction, RestrictionKind, Seed, StockItem, Swept, Update, Whom, Wish, secret,
 };
 
 /// Where the steps of [`Memory`] are published: the in-process bus.
@@ -29,9 +37,24 @@ pub trait Sink: Send + Sync {
     /// Publishes a counter's new value.
     fn count(&self, room: &str, update: &Update);
 
+    /// Tells subscribers something that is not kept. `body` is like an event's.
+    fn signal(&self, room: &str, body: &str);
+
+    /// Puts `body` in the place of an event that the room's log may still hold: its offset stays, its content goes.
+    fn purge(&self, room: &str, place: &Place, body: &str);
+
     /// Adds an entry to the stream of changes, where there is one. `data` makes the JSON object.
     #[allow(unused_variables, reason = "the names say what an implementation gets")]
     fn change(&self, room: &str, kind: &str, data: &dyn Fn() -> String) {}
+}
+
+/// Where an event is in its room's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The room's epoch.
+    pub epoch: String,
+    /// The event's offset in it.
+    pub offset: u64,
 }
 
 /// An event's place in its room's log.
@@ -63,6 +86,11 @@ struct State {
     rooms: Expiring<String, Room>,
     guests: Expiring<String, String>,
     tickets: Expiring<String, String>,
+    claims: Claims,
+    locks: Locks,
+    restrictions: Restrictions,
+    /// Rooms that have something on offer.
+    stocked: BTreeSet<String>,
 }
 
 impl fmt::Debug for Memory {
@@ -80,16 +108,24 @@ impl Memory {
     /// A store with these limits and this clock.
     pub fn with(sink: Arc<dyn Sink>, limits: Limits, clock: Clock) -> Self {
         let cap = limits.memory_entries;
-        let state =
-            State { rooms: Expiring::new(cap), guests: Expiring::new(cap), tickets: Expiring::new(cap) };
+        let state = State {
+            rooms: Expiring::new(cap),
+            guests: Expiring::new(cap),
+            tickets: Expiring::new(cap),
+            claims: Claims::new(&limits),
+            locks: Locks::new(&limits),
+            restrictions: Restrictions::default(),
+            stocked: BTreeSet::new(),
+        };
         Self(Arc::new(Shared { sink, limits, clock, state: Mutex::new(state) }))
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Result<Outcome, CounterError> {
         let Shared { sink, limits, .. } = &*self.0;
         let (mut state, now) = self.open();
-        let rooms = &mut state.rooms;
+        let State { rooms, restrictions, stocked, .. } = &mut *state;
         let name = &command.room;
+        let muted = restrictions.is_muted(&command.user, name, now);
         let expires = now + millis(limits.room_ttl);
         if rooms.get(name, now).is_some() {
             rooms.renew(name, expires);
@@ -101,7 +137,10 @@ impl Memory {
         let Some(room) = rooms.get_mut(name, now) else {
             return Err(CounterError::TooMany(Cap::Rooms));
         };
-        let outcome = room.apply(&Step { command, limits, sink: &**sink, now });
+        let outcome = room.apply(&Step { room: name, limits, sink: &**sink, now, muted }, command);
+        if !room.stock.is_empty() {
+            stocked.insert(name.clone());
+        }
         if room.is_empty() {
             rooms.remove(name);
         }
@@ -121,7 +160,8 @@ impl Memory {
             rooms.insert(key.clone(), Room::new(limits), expires, now);
         }
         let room = rooms.get_mut(&key, now).ok_or(CounterError::TooMany(Cap::Rooms))?;
-        let changed = room.restore(name, seeds, limits, &**sink, now);
+        let changed =
+            room.counts.restore(&Step { room: name, limits, sink: &**sink, now, muted: false }, seeds);
         if room.is_empty() {
             rooms.remove(&key);
         }
@@ -130,13 +170,95 @@ impl Memory {
 
     pub(crate) fn counters(&self, room: &str, targets: Option<&[String]>) -> Vec<Update> {
         let (state, now) = self.open();
-        state.rooms.get(&room.to_owned(), now).map(|room| room.counters(targets)).unwrap_or_default()
+        state.rooms.get(&room.to_owned(), now).map(|room| room.counts.read(targets)).unwrap_or_default()
     }
 
     pub(crate) fn comments(&self, room: &str, query: &CommentsQuery) -> CommentPage {
         let (state, now) = self.open();
         let nothing = CommentPage { comments: Vec::new(), cursor: None };
-        state.rooms.get(&room.to_owned(), now).map_or(nothing, |room| room.comments(query))
+        state.rooms.get(&room.to_owned(), now).map_or(nothing, |room| room.comments.page(query))
+    }
+
+    pub(crate) fn queue(&self, room: &str, cursor: Option<&str>, limit: u32) -> CommentPage {
+        let (state, now) = self.open();
+        let nothing = CommentPage { comments: Vec::new(), cursor: None };
+        state.rooms.get(&room.to_owned(), now).map_or(nothing, |room| room.comments.queue(cursor, limit))
+    }
+
+    pub(crate) fn doc(&self, room: &str, doc: &str) -> Option<Doc> {
+        let (state, now) = self.open();
+        state.rooms.get(&room.to_owned(), now).and_then(|room| room.docs.get(doc))
+    }
+
+    pub(crate) fn stock(&self, room: &str) -> Vec<StockItem> {
+        let (mut state, now) = self.open();
+        let (_, items) = self.expire_holds(&mut state, room, now);
+        items
+    }
+
+    pub(crate) fn sweep_holds(&self) -> Swept {
+        let (mut state, now) = self.open();
+        let mut swept = Swept::default();
+        for room in state.stocked.clone() {
+            let (ended, items) = self.expire_holds(&mut state, &room, now);
+            swept.rooms += 1;
+            swept.expired += ended;
+            if items.is_empty() {
+                state.stocked.remove(&room);
+            }
+        }
+        swept
+    }
+
+    fn expire_holds(&self, state: &mut State, name: &str, now: u64) -> (u64, Vec<StockItem>) {
+        let Shared { sink, limits, .. } = &*self.0;
+        let Some(room) = state.rooms.get_mut(&name.to_owned(), now) else { return (0, Vec::new()) };
+        let step = Step { room: name, limits, sink: &**sink, now, muted: false };
+        let ended = room.stock.expire(&mut room.counts, &step);
+        (ended, room.stock.items())
+    }
+
+    pub(crate) fn claim(
+        &self,
+        scope: &str,
+        user: &str,
+        wish: &Wish,
+        names: Vec<String>,
+    ) -> Result<String, CounterError> {
+        let (mut state, now) = self.open();
+        state.claims.claim(&self.0.limits, (scope, user, wish), names, now)
+    }
+
+    pub(crate) fn unclaim(&self, scope: &str, user: &str, name: &str) -> bool {
+        let (mut state, _) = self.open();
+        state.claims.unclaim(scope, user, name)
+    }
+
+    pub(crate) fn lock(&self, name: &str, owner: &str, act: LockAct) -> Result<Lock, CounterError> {
+        let (mut state, now) = self.open();
+        state.locks.change(name, owner, act, now)
+    }
+
+    /// `lasts` of zero lifts it.
+    pub(crate) fn restrict(
+        &self,
+        kind: RestrictionKind,
+        whom: &Whom,
+        room: Option<&str>,
+        lasts: Duration,
+    ) -> Result<u64, CounterError> {
+        let (mut state, now) = self.open();
+        let what = (kind, whom.clone(), room.map(str::to_owned));
+        state.restrictions.set(&self.0.limits, what, millis(lasts), now)
+    }
+
+    pub(crate) fn restrictions(&self) -> Vec<Restriction> {
+        let (state, _) = self.open();
+        state.restrictions.all()
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
     }
 
     /// The user of the secret, and whether this call made it.

@@ -11,15 +11,16 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use fred::{
     clients::{Client, WithOptions},
-    interfaces::{ClientLike, HashesInterface, KeysInterface},
-    types::{Expiration, Value, config::Options},
+    interfaces::{ClientLike, HashesInterface, KeysInterface, SortedSetsInterface},
+    types::{Expiration, FromValue, Value, config::Options, scripts::Script},
 };
 
 pub(crate) use fault::{Effect, map as map_fault};
 pub(crate) use script::run;
 
 use crate::{
-    Command, CommentPage, CommentsQuery, CounterError, Limits, Outcome, Seed, Update,
+    Command, CommentPage, CommentsQuery, CounterError, Doc, Limits, Lock, LockAct, Op, Outcome, Restriction,
+    RestrictionKind, Seed, StockItem, Swept, Update, Whom, Wish, body,
     redis::{calls::Keys, script::Scripts},
     secret,
 };
@@ -134,12 +135,25 @@ impl Redis {
         Self(Arc::new(Shared { client, prefix: prefix.to_owned(), limits, scripts }))
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
     pub(crate) async fn apply(&self, command: &Command) -> Result<Outcome, CounterError> {
         let Shared { client, limits, scripts, .. } = &*self.0;
         let (script, keys, args) = calls::apply(scripts, &self.keys(&command.room), limits, command)?;
+        let stocking = matches!(command.op, Op::Stock { .. });
+        // Told to the sweep before and after: whoever takes a room off the list between its reading and the first
+        // item's making is found out by the second.
+        if stocking {
+            self.look_soon(&command.room).await?;
+        }
         let reply: Vec<String> =
             run(client, script, keys, args).await.map_err(|error| fault::map(error, Effect::Write))?;
-        calls::outcome(&command.op, &reply)
+        if stocking {
+            self.look_soon(&command.room).await?;
+        }
+        calls::outcome(command, &reply)
     }
 
     pub(crate) async fn counters(
@@ -165,7 +179,7 @@ impl Redis {
 
     pub(crate) async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
         let Shared { client, limits, scripts, .. } = &*self.0;
-        let (keys, args) = calls::restore(&self.keys(room), limits, seeds);
+        let (keys, args) = calls::restore(&self.keys(room), limits, seeds)?;
         let reply: Vec<String> = run(client, &scripts.restore, keys, args)
             .await
             .map_err(|error| fault::map(error, Effect::Write))?;
@@ -227,6 +241,172 @@ impl Redis {
                 return Ok(());
             }
         }
+    }
+
+    /// The comments that wait, oldest first.
+    pub(crate) async fn queue(
+        &self,
+        room: &str,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Result<CommentPage, CounterError> {
+        let (keys, args) = calls::queue(&self.keys(room), cursor, limit);
+        let reply: Vec<String> = self.read(&self.0.scripts.queue, keys, args).await?;
+        calls::page(&reply)
+    }
+
+    pub(crate) async fn stock(&self, room: &str) -> Result<Vec<StockItem>, CounterError> {
+        let Shared { limits, scripts, .. } = &*self.0;
+        let (keys, args) = calls::stock(&self.keys(room), limits)?;
+        let reply: Vec<String> = self.read(&scripts.stock_read, keys, args).await?;
+        reply
+            .chunks_exact(2)
+            .map(|pair| match pair {
+                [item, packed] => calls::stock_item(item, packed),
+                _ => Err(calls::nonsense("half an item")),
+            })
+            .collect()
+    }
+
+    /// Takes expired holds back in at most `max` rooms.
+    pub(crate) async fn sweep(&self, max: u32) -> Result<Swept, CounterError> {
+        let Shared { limits, scripts, .. } = &*self.0;
+        let taken: Vec<String> =
+            self.write(&scripts.sweep_take, vec![self.rooms_key()], vec![max.into()]).await?;
+        let mut swept = Swept::default();
+        for pair in taken.chunks_exact(2) {
+            let [room, lease] = pair else { continue };
+            let (keys, args) = calls::stock(&self.keys(room), limits)?;
+            let (ended, again): (String, String) = self.write(&scripts.sweep, keys, args).await?;
+            swept.rooms += 1;
+            swept.expired += calls::number(&ended)?;
+            let done: Vec<Value> = vec![room.into(), lease.into(), again.into()];
+            let _changed: u64 = self.write(&scripts.sweep_done, vec![self.rooms_key()], done).await?;
+        }
+        Ok(swept)
+    }
+
+    pub(crate) async fn doc(&self, room: &str, doc: &str) -> Result<Option<Doc>, CounterError> {
+        let packed: Option<String> = self
+            .0
+            .client
+            .hget(self.keys(room).docs(), doc)
+            .await
+            .map_err(|error| fault::map(error, Effect::Read))?;
+        packed.map_or(Ok(None), |packed| calls::unpack_doc(&packed))
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        scope: &str,
+        user: &str,
+        wish: &Wish,
+        names: Vec<String>,
+    ) -> Result<String, CounterError> {
+        let Shared { limits, scripts, .. } = &*self.0;
+        let mut keys = self.claim_keys();
+        let mut hash = String::new();
+        if let Some((key, fingerprint)) = body::claim_idempotency(scope, wish) {
+            keys.push(format!("{}:{{claims}}:op:{}:{user}:{key}", self.0.prefix, user.len()));
+            hash = fingerprint;
+        }
+        let mut args: Vec<Value> =
+            vec![scope.into(), user.into(), hash.into(), limits.claims.into(), limits.claims_per_user.into()];
+        args.extend(names.into_iter().map(Value::from));
+        let reply: Vec<String> = self.write(&scripts.claim, keys, args).await?;
+        calls::claimed(wish, &reply)
+    }
+
+    pub(crate) async fn unclaim(&self, scope: &str, user: &str, name: &str) -> Result<bool, CounterError> {
+        let args: Vec<Value> = vec![scope.into(), user.into(), name.into()];
+        let given: u64 = self.write(&self.0.scripts.unclaim, self.claim_keys(), args).await?;
+        Ok(given == 1)
+    }
+
+    pub(crate) async fn lock(&self, name: &str, owner: &str, act: LockAct) -> Result<Lock, CounterError> {
+        let (act, fence, ttl) = match act {
+            LockAct::Acquire { ttl } => ("acquire", 0, ttl),
+            LockAct::Renew { fence, ttl } => ("renew", fence, ttl),
+            LockAct::Release { fence } => ("release", fence, Duration::ZERO),
+        };
+        let keys = vec![format!("{}:lock:{name}", self.0.prefix)];
+        let args: Vec<Value> =
+            vec![act.into(), owner.into(), fence.to_string().into(), calls::millis(ttl).into()];
+        let reply: Vec<String> = self.write(&self.0.scripts.lock, keys, args).await?;
+        calls::lock(&reply)
+    }
+
+    /// `lasts` of zero lifts it. The list of one room is what its scripts look at; the list of all is what the nodes
+    /// read. A restriction is in the first for longer than in the second, never the other way round.
+    pub(crate) async fn restrict(
+        &self,
+        kind: RestrictionKind,
+        whom: &Whom,
+        room: Option<&str>,
+        lasts: Duration,
+    ) -> Result<u64, CounterError> {
+        let field = calls::restriction_field(kind, whom, room);
+        let all = (format!("{}:restrictions", self.0.prefix), field);
+        let of_room = match (whom, room, kind) {
+            (Whom::User(user), Some(room), RestrictionKind::Mute) => {
+                Some((self.keys(room).muted(), user.clone()))
+            }
+            _ => None,
+        };
+        let lists: Vec<(String, String)> = if lasts.is_zero() {
+            std::iter::once(all).chain(of_room).collect()
+        } else {
+            of_room.into_iter().chain(std::iter::once(all)).collect()
+        };
+        let mut ends = 0;
+        for (key, what) in lists {
+            let args: Vec<Value> =
+                vec![what.into(), calls::millis(lasts).into(), self.0.limits.restrictions.into()];
+            let reply: Vec<String> = self.write(&self.0.scripts.restrict, vec![key], args).await?;
+            ends = ends.max(calls::restricted(&reply)?);
+        }
+        Ok(ends)
+    }
+
+    pub(crate) async fn restrictions(&self) -> Result<Vec<Restriction>, CounterError> {
+        let key = format!("{}:restrictions", self.0.prefix);
+        let all: Vec<(String, String)> =
+            self.0.client.hgetall(key).await.map_err(|error| fault::map(error, Effect::Read))?;
+        all.iter().map(|(field, until)| calls::restriction(field, until)).collect()
+    }
+
+    /// Puts a room at the head of the sweep's list.
+    async fn look_soon(&self, room: &str) -> Result<(), CounterError> {
+        let added = self.0.client.zadd(self.rooms_key(), None, None, false, false, (0.0, room));
+        let _new: u64 = added.await.map_err(|error| fault::map(error, Effect::Write))?;
+        Ok(())
+    }
+
+    async fn read<R: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, CounterError> {
+        run(&self.0.client, script, keys, args).await.map_err(|error| fault::map(error, Effect::Read))
+    }
+
+    async fn write<R: FromValue>(
+        &self,
+        script: &Script,
+        keys: Vec<String>,
+        args: Vec<Value>,
+    ) -> Result<R, CounterError> {
+        run(&self.0.client, script, keys, args).await.map_err(|error| fault::map(error, Effect::Write))
+    }
+
+    /// ZSET of rooms with items, by when to look for expired holds.
+    fn rooms_key(&self) -> String {
+        format!("{}:stocked", self.0.prefix)
+    }
+
+    fn claim_keys(&self) -> Vec<String> {
+        ["names", "owners"].map(|what| format!("{}:{{claims}}:{what}", self.0.prefix)).to_vec()
     }
 
     fn keys<'a>(&'a self, room: &'a str) -> Keys<'a> {

@@ -11,6 +11,7 @@ use fred::{
 use super::{ChangeTarget, PublishMode, log_lua};
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
+const STOCK_LUA: &str = include_str!("lua/stock.lua");
 
 /// Every script of this crate, complete as sent.
 pub(super) struct Scripts {
@@ -18,6 +19,22 @@ pub(super) struct Scripts {
     pub(super) count: Script,
     pub(super) comment: Script,
     pub(super) comments: Script,
+    pub(super) queue: Script,
+    pub(super) moderate: Script,
+    pub(super) delete_comment: Script,
+    pub(super) upload: Script,
+    pub(super) put: Script,
+    pub(super) stock_set: Script,
+    pub(super) stock_read: Script,
+    pub(super) reserve: Script,
+    pub(super) settle: Script,
+    pub(super) sweep: Script,
+    pub(super) sweep_take: Script,
+    pub(super) sweep_done: Script,
+    pub(super) claim: Script,
+    pub(super) unclaim: Script,
+    pub(super) lock: Script,
+    pub(super) restrict: Script,
     pub(super) guest: Script,
     pub(super) restore: Script,
     pub(super) end_room: Script,
@@ -27,11 +44,29 @@ impl Scripts {
     pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
         let log = log_lua(mode, changes);
         let step = |body: &str| Script::from_lua(format!("{log}{ROOM_LUA}{body}"));
+        let stock = |body: &str| step(&format!("{STOCK_LUA}{body}"));
+        let alone = |body: &str| Script::from_lua(format!("{log}{body}"));
         Self {
             like: step(include_str!("lua/like.lua")),
             count: step(include_str!("lua/count.lua")),
             comment: step(include_str!("lua/comment.lua")),
             comments: Script::from_lua(include_str!("lua/comments.lua")),
+            queue: Script::from_lua(include_str!("lua/queue.lua")),
+            moderate: step(include_str!("lua/moderate.lua")),
+            delete_comment: step(include_str!("lua/delete_comment.lua")),
+            upload: step(include_str!("lua/upload.lua")),
+            put: step(include_str!("lua/put.lua")),
+            stock_set: stock(include_str!("lua/stock_set.lua")),
+            stock_read: stock(include_str!("lua/stock_read.lua")),
+            reserve: stock(include_str!("lua/reserve.lua")),
+            settle: stock(include_str!("lua/settle.lua")),
+            sweep: stock(include_str!("lua/sweep.lua")),
+            sweep_take: Script::from_lua(include_str!("lua/sweep_take.lua")),
+            sweep_done: Script::from_lua(include_str!("lua/sweep_done.lua")),
+            claim: alone(include_str!("lua/claim.lua")),
+            unclaim: Script::from_lua(include_str!("lua/unclaim.lua")),
+            lock: alone(include_str!("lua/lock.lua")),
+            restrict: alone(include_str!("lua/restrict.lua")),
             guest: Script::from_lua(include_str!("lua/guest.lua")),
             restore: step(include_str!("lua/restore.lua")),
             end_room: Script::from_lua(include_str!("lua/end_room.lua")),

@@ -24,7 +24,7 @@ crate::contract![
 fn value_of(outcome: &Outcome) -> (u64, u64) {
     match outcome {
         Outcome::Like { value, version, .. } | Outcome::Count { value, version } => (*value, *version),
-        Outcome::Comment { .. } => panic!("a comment has no value"),
+        other => panic!("{other:?} has no value"),
     }
 }
 

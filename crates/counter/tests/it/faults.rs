@@ -8,12 +8,12 @@ use fred::{
     types::{ClusterHash, CustomCommand},
 };
 use roomcast_counter::{
-    Command, CommentsQuery, Counter, CounterError, Limits, Outcome, PublishMode, Redis, Viewer,
+    Command, CommentsQuery, Counter, CounterError, Limits, Op, Outcome, PublishMode, Redis, Viewer,
 };
 use tokio::time::Instant;
 
 use crate::server::Server;
-use crate::stage::{ROOM, Stage, command, comment, count, like};
+use crate::stage::{ROOM, Stage, command, comment, count, like, pending, reserve, stock};
 
 async fn raw(client: &Client, words: &[&str]) {
     let (name, args) = words.split_first().expect("a command");
@@ -139,7 +139,7 @@ async fn every_key_expires_and_ending_a_room_removes_this_crates() {
         stage.did("ann", count("p/1", "view", 1, Some(&format!("k{n}")))).await;
     }
     let keys = stage.keys("*").await;
-    assert_eq!(keys.len(), 2 + 6 + 1_101, "log and meta, counters and comments, records");
+    assert_eq!(keys.len(), 2 + 6 + 1 + 1_101, "log and meta, counters and comments, places, records");
     for key in &keys {
         assert!(key.starts_with(&format!("rc:{{{ROOM}}}:")), "{key} is outside the room's slot");
         let ttl: i64 = stage.client().pttl(key).await.expect("a ttl");
@@ -150,6 +150,39 @@ async fn every_key_expires_and_ending_a_room_removes_this_crates() {
     }
     stage.one().end_room(ROOM).await.expect("ended");
     let mut left = stage.keys("*").await;
+    left.sort();
+    assert_eq!(left, [format!("rc:{{{ROOM}}}:log"), format!("rc:{{{ROOM}}}:meta")]);
+}
+
+#[tokio::test]
+async fn ending_a_room_removes_whatever_any_operation_left() {
+    let stage = Stage::redis().await;
+    let hour = Duration::from_secs(3_600);
+    let upload =
+        Op::Upload { target: "p/1".into(), state: roomcast_counter::UploadState::Started, progress: None };
+    for op in [
+        like("p/1", true),
+        comment("p/1", "hello", Some("c")),
+        pending("p/1", "wait"),
+        upload,
+        stock("print", 9, 9, 3_600_000),
+        reserve("print", 1, "r"),
+        Op::Put { doc: "d".into(), value: "1".into(), version: 0 },
+    ] {
+        stage.did("ann", op).await;
+    }
+    let ann = roomcast_counter::Whom::User("ann".into());
+    let mute = roomcast_counter::RestrictionKind::Mute;
+    stage.one().restrict(mute, &ann, Some(ROOM), hour).await.expect("muted");
+    let room = format!("rc:{{{ROOM}}}:*");
+    let keys = stage.keys(&room).await;
+    assert!(keys.len() >= 17, "{keys:?}");
+    for key in &keys {
+        let ttl: i64 = stage.client().pttl(key).await.expect("a ttl");
+        assert!(ttl > 0, "{key} never expires");
+    }
+    stage.one().end_room(ROOM).await.expect("ended");
+    let mut left = stage.keys(&room).await;
     left.sort();
     assert_eq!(left, [format!("rc:{{{ROOM}}}:log"), format!("rc:{{{ROOM}}}:meta")]);
 }
@@ -199,6 +232,21 @@ async fn in_a_cluster_every_step_stays_in_one_slot() {
             assert_eq!(node.counters(name, Some(&targets)).await.expect("read").len(), 3);
             let query = CommentsQuery { target: None, viewer: Viewer::Public, cursor: None, limit: 10 };
             assert_eq!(node.comments(name, query).await.expect("read").comments.len(), 1);
+            node.apply(room(name, stock("print", 9, 9, 50))).await.expect("applied");
+            node.apply(room(name, reserve("print", 2, "r"))).await.expect("applied");
+            let put = Op::Put { doc: "d".into(), value: "1".into(), version: 0 };
+            node.apply(room(name, put)).await.expect("applied");
+            let Outcome::Comment { comment: id, .. } =
+                node.apply(room(name, pending("p/2", "wait"))).await.expect("applied")
+            else {
+                panic!("no comment");
+            };
+            let approve = roomcast_counter::Decision::Approve;
+            let moderate = Op::Moderate { comment: id.clone(), decision: approve, version: 1 };
+            node.apply(room(name, moderate)).await.expect("applied");
+            node.apply(room(name, Op::DeleteComment { comment: id })).await.expect("applied");
+            assert_eq!(node.stock(name).await.expect("read").len(), 1);
+            node.sweep_holds(10).await.expect("swept");
             node.end_room(name).await.expect("ended");
             assert!(node.counters(name, None).await.expect("read").is_empty());
         }

@@ -1,15 +1,20 @@
 //! The contract of the counters, run over every store; and what only Redis can get wrong.
 
+mod claims;
 mod comments;
+mod costs;
 mod counters;
 mod faults;
+mod files;
 mod ingest;
 mod log;
+mod moderation;
 mod people;
 mod races;
 mod restore;
 mod server;
 mod stage;
+mod stock;
 
 /// Runs each promise over both stores.
 macro_rules! contract {

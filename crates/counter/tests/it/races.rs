@@ -16,7 +16,7 @@ crate::contract![
 ];
 
 /// What a subscriber relies on: of each counter, every later message has a higher version.
-fn assert_never_backwards(published: &[Published]) -> HashMap<(String, String), u64> {
+pub(crate) fn assert_never_backwards(published: &[Published]) -> HashMap<(String, String), u64> {
     let mut last: HashMap<(String, String), (u64, u64)> = HashMap::new();
     for (target, counter, value, version) in published.iter().filter_map(Published::count) {
         let before = last.insert((target.to_owned(), counter.to_owned()), (value, version));

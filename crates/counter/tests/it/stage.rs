@@ -11,12 +11,12 @@ use std::{
 
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, EventInterface, PubsubInterface},
+    interfaces::{ClientLike, EventInterface, PubsubInterface, StreamsInterface},
     types::Message,
 };
 use roomcast_counter::{
     Appended, Command, Comment, CommentPage, CommentsQuery, Counter, CounterError, History, Limits, Memory,
-    Op, Outcome, PublishMode, Redis, Sink, Update, Viewer,
+    Op, Outcome, Place, PublishMode, Redis, Sink, Update, Viewer,
 };
 use serde_json::Value;
 use tokio::sync::broadcast;
@@ -50,6 +50,7 @@ struct Feed {
 pub(crate) enum Published {
     Event { epoch: String, offset: u64, at: u64, body: Value },
     Count { version: u64, body: Value },
+    Signal { body: Value },
 }
 
 impl Stage {
@@ -115,6 +116,33 @@ impl Stage {
         };
     }
 
+    /// Lets time pass wherever it is: in Redis it really does.
+    pub(crate) async fn pass(&self, by: Duration) {
+        match &self.backend {
+            Backend::Memory { .. } => self.advance(by),
+            Backend::Redis { .. } => tokio::time::sleep(by).await,
+        }
+    }
+
+    /// The log of [`ROOM`]: offsets and bodies.
+    pub(crate) async fn log(&self) -> Vec<(u64, Value)> {
+        let json = |body: &str| serde_json::from_str(body).expect("a JSON body");
+        match &self.backend {
+            Backend::Memory { bus, .. } => {
+                let rooms = bus.rooms.lock().expect("no panic");
+                let room = rooms.get(ROOM).expect("a room");
+                (1..).zip(&room.log).map(|(offset, body)| (offset, json(body))).collect()
+            }
+            Backend::Redis { client, .. } => {
+                let key = format!("{PREFIX}:{{{ROOM}}}:log");
+                let entries: Vec<(String, HashMap<String, String>)> =
+                    client.xrange_values(key, "-", "+", None).await.expect("a stream");
+                let offset = |id: &str| id.split('-').next().and_then(|n| n.parse().ok()).expect("an offset");
+                entries.iter().map(|(id, fields)| (offset(id), json(&fields["b"]))).collect()
+            }
+        }
+    }
+
     /// All that was published in [`ROOM`] since the last call.
     pub(crate) async fn published(&self) -> Vec<Published> {
         let payloads = match &self.backend {
@@ -147,6 +175,7 @@ impl Published {
             ["E", epoch, offset, at] => {
                 Self::Event { epoch: epoch.to_owned(), offset: number(offset), at: number(at), body }
             }
+            ["S"] => Self::Signal { body },
             ["C", version] => Self::Count { version: number(version), body },
             _ => panic!("not a payload: {payload}"),
         }
@@ -170,30 +199,48 @@ impl Published {
 /// An in-process bus that remembers, in the words of the channel in Redis.
 #[derive(Default)]
 struct Bus {
-    rooms: Mutex<HashMap<String, (u64, Vec<String>)>>,
+    rooms: Mutex<HashMap<String, BusRoom>>,
+}
+
+#[derive(Default)]
+struct BusRoom {
+    log: Vec<String>,
+    payloads: Vec<String>,
 }
 
 impl Bus {
     fn take(&self, room: &str) -> Vec<String> {
         let mut rooms = self.rooms.lock().expect("no panic");
-        rooms.get_mut(room).map(|(_, payloads)| std::mem::take(payloads)).unwrap_or_default()
+        rooms.get_mut(room).map(|room| std::mem::take(&mut room.payloads)).unwrap_or_default()
     }
 }
 
 impl Sink for Bus {
     fn event(&self, room: &str, _: History, epoch_candidate: &str, body: &str) -> Appended {
         let mut rooms = self.rooms.lock().expect("no panic");
-        let (offset, payloads) = rooms.entry(room.to_owned()).or_default();
-        *offset += 1;
-        let (epoch, at) = (epoch_candidate.to_owned(), 1);
-        payloads.push(format!("E {epoch} {offset} {at}\n{body}"));
-        Appended { epoch, offset: *offset, at }
+        let room = rooms.entry(room.to_owned()).or_default();
+        room.log.push(body.to_owned());
+        let (epoch, offset, at) = (epoch_candidate.to_owned(), room.log.len() as u64, 1);
+        room.payloads.push(format!("E {epoch} {offset} {at}\n{body}"));
+        Appended { epoch, offset, at }
     }
 
     fn count(&self, room: &str, Update { target, counter, value, version }: &Update) {
         let body = serde_json::json!({ "target": target, "counter": counter, "value": value });
         let mut rooms = self.rooms.lock().expect("no panic");
-        rooms.entry(room.to_owned()).or_default().1.push(format!("C {version}\n{body}"));
+        rooms.entry(room.to_owned()).or_default().payloads.push(format!("C {version}\n{body}"));
+    }
+
+    fn signal(&self, room: &str, body: &str) {
+        let mut rooms = self.rooms.lock().expect("no panic");
+        rooms.entry(room.to_owned()).or_default().payloads.push(format!("S\n{body}"));
+    }
+
+    fn purge(&self, room: &str, place: &Place, body: &str) {
+        let mut rooms = self.rooms.lock().expect("no panic");
+        let room = rooms.get_mut(room).expect("a room");
+        let at = usize::try_from(place.offset - 1).expect("small");
+        body.clone_into(&mut room.log[at]);
     }
 }
 
@@ -216,6 +263,22 @@ pub(crate) fn comment(target: &str, text: &str, key: Option<&str>) -> Op {
 
 pub(crate) fn pending(target: &str, text: &str) -> Op {
     Op::Comment { target: target.into(), text: text.into(), key: None, moderated: true }
+}
+
+pub(crate) fn stock(item: &str, stock: u64, per_user: u64, hold_ms: u64) -> Op {
+    Op::Stock { item: item.into(), stock, per_user, hold: Duration::from_millis(hold_ms) }
+}
+
+pub(crate) fn reserve(item: &str, quantity: u32, key: &str) -> Op {
+    Op::Reserve { item: item.into(), quantity, key: key.into() }
+}
+
+pub(crate) fn confirm(reservation: &str) -> Op {
+    Op::Confirm { reservation: reservation.into() }
+}
+
+pub(crate) fn release(reservation: &str) -> Op {
+    Op::Release { reservation: reservation.into() }
 }
 
 impl Stage {

@@ -12,6 +12,10 @@ use crate::{
 
 /// How often a node tells the dashboard how it is.
 const DASHBOARD: Duration = Duration::from_secs(1);
+/// How often rooms are looked at in which holds may be over.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Rooms taken at once: one short step each.
+const SWEEP_ROOMS: u32 = 64;
 /// How often histograms are folded and idle addresses forgotten.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -38,6 +42,20 @@ pub(super) async fn tell_dashboard(node: Arc<Node>) {
         let Ok(data) = Data::of(&node.report().stats) else { continue };
         if let Err(error) = node.backend.broker.signal(&room, "node", &data, None).await {
             tracing::debug!(%error, "the dashboard could not be told");
+        }
+    }
+}
+
+/// Takes expired holds back where nobody asks for the item. The store gives each room to one node at a time.
+pub(super) async fn sweep_holds(node: Arc<Node>) {
+    let mut tick = interval(SWEEP);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match node.backend.counter.sweep_holds(SWEEP_ROOMS).await {
+            Ok(swept) if swept.expired > 0 => tracing::debug!(?swept, "expired holds were taken back"),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "expired holds could not be looked for"),
         }
     }
 }

@@ -297,6 +297,8 @@ pub enum Control {
         /// From this address.
         ip: Option<std::net::IpAddr>,
     },
+    /// Somebody was muted or banned, or is no longer: read the list again.
+    Restrictions,
     /// The set of live nodes changed (made by the broker itself from its heartbeat, not sent).
     NodesChanged,
 }

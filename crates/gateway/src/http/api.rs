@@ -2,8 +2,11 @@
 
 pub(crate) mod body;
 mod changes;
+mod claims;
+mod moderation;
 mod moves;
 mod rooms;
+mod stock;
 mod tickets;
 
 use std::{net::IpAddr, sync::Arc};
@@ -13,11 +16,14 @@ use axum::{
     extract::{DefaultBodyLimit, State},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode};
 use roomcast_core::permission::Rules;
-use roomcast_protocol::{Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, Publish, RoomName};
+use roomcast_counter::reservation_room;
+use roomcast_protocol::{
+    Confirm, Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, Publish, Release, RoomName,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,7 +33,8 @@ use crate::{
     backend::Repeat,
     broker::{Control, Publication},
     metrics,
-    node::Node,
+    node::{Node, unix_ms},
+    restrictions::Speaks,
     session::tasks,
 };
 
@@ -48,6 +55,17 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/disconnect", post(disconnect))
         .route("/api/v1/shed", post(moves::shed))
         .route("/api/v1/drain", post(moves::drain))
+        .route("/api/v1/stock", post(stock::offer))
+        .route("/api/v1/claim", post(claims::claim))
+        .route("/api/v1/unclaim", post(claims::unclaim))
+        .route("/api/v1/lock", post(claims::lock))
+        .route("/api/v1/renew", post(claims::renew))
+        .route("/api/v1/unlock", post(claims::unlock))
+        .route("/api/v1/mute", post(moderation::mute))
+        .route("/api/v1/unmute", post(moderation::unmute))
+        .route("/api/v1/ban", post(moderation::ban))
+        .route("/api/v1/unban", post(moderation::unban))
+        .route("/api/v1/restrictions", get(moderation::restrictions))
         .route("/api/v1/stats", get(stats))
         .route("/api/v1/changes", get(changes::read))
         .route("/api/v1/counters/restore", post(changes::restore))
@@ -56,6 +74,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/rooms/{room}/presence", get(rooms::presence))
         .route("/api/v1/rooms/{room}/counters", get(rooms::counters))
         .route("/api/v1/rooms/{room}/comments", get(rooms::comments))
+        .route("/api/v1/rooms/{room}/comments/{comment}", delete(moderation::delete))
+        .route("/api/v1/rooms/{room}/stock", get(stock::read))
         .route("/api/v1/{op}", post(operation))
         .fallback(|| async { Problem::new(ErrorCode::NotFound, "no such address in this API") })
         .method_not_allowed_fallback(|| async {
@@ -165,15 +185,51 @@ async fn operation(
         user: String,
     }
     let unknown = || Problem::new(ErrorCode::NotFound, "no such operation in this API");
-    let kind = OpKind::from_name(&name)
-        .filter(|kind| matches!(kind, OpKind::Like | OpKind::Count | OpKind::Comment))
-        .ok_or_else(unknown)?;
+    let kind = OpKind::from_name(&name).filter(|kind| is_counter(*kind)).ok_or_else(unknown)?;
     let OnBehalf { user } = body::read(&text)?;
     let op =
         Decoder::body(kind, &text).map_err(|error| Problem::from(Failure::new(error.code, error.message)))?;
-    let room = op.room().cloned().ok_or_else(unknown)?;
+    let room = match &op {
+        Op::Confirm(Confirm { reservation }) | Op::Release(Release { reservation }) => {
+            let room = reservation_room(reservation).and_then(|room| RoomName::parse(room).ok());
+            room.ok_or_else(|| Problem::from(Failure::new(ErrorCode::NotFound, "no such reservation")))?
+        }
+        op => op.room().cloned().ok_or_else(unknown)?,
+    };
     let rules = rules_of(&node, &room).map_err(Problem::from)?;
+    if matches!(kind, OpKind::Reserve) && !rules.stock {
+        return Err(Problem::from(Failure::new(ErrorCode::Forbidden, "this namespace keeps no stock")));
+    }
+    let quiet = matches!(kind, OpKind::Confirm | OpKind::Release | OpKind::Get | OpKind::Moderate);
+    let speaks = if quiet { Speaks::No } else { Speaks::Yes };
+    node.restrictions.admit(&user, None, Some(room.as_str()), speaks, unix_ms()).map_err(Problem::from)?;
     answer(tasks::counter(&node, &room, &rules, &user, op).await)
+}
+
+/// The operations of a room's counters; the names of all others have routes of their own, or none.
+fn is_counter(kind: OpKind) -> bool {
+    match kind {
+        OpKind::Like
+        | OpKind::Count
+        | OpKind::Comment
+        | OpKind::Moderate
+        | OpKind::Upload
+        | OpKind::Reserve
+        | OpKind::Confirm
+        | OpKind::Release
+        | OpKind::Put
+        | OpKind::Get => true,
+        OpKind::Connect
+        | OpKind::Refresh
+        | OpKind::Join
+        | OpKind::Leave
+        | OpKind::Publish
+        | OpKind::Signal
+        | OpKind::History
+        | OpKind::Presence
+        | OpKind::Ping
+        | OpKind::Claim => false,
+    }
 }
 
 #[derive(Deserialize)]
@@ -217,5 +273,5 @@ async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
         "slow_closed": sum("slow_closed"),
     });
     let nodes: Vec<_> = nodes.into_iter().map(|node| node.stats).collect();
-    Ok(Json(json!({ "at": crate::node::unix_ms(), "total": total, "nodes": nodes })))
+    Ok(Json(json!({ "at": unix_ms(), "total": total, "nodes": nodes })))
 }

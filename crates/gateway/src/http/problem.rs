@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use roomcast_protocol::{ErrorCode, Failure};
+use roomcast_protocol::{Data, ErrorCode, Failure};
 use serde_json::json;
 
 use crate::metrics;
@@ -19,6 +19,7 @@ pub struct Problem {
     status: StatusCode,
     detail: String,
     retry_ms: Option<u64>,
+    current: Option<Data>,
     headers: Vec<(HeaderName, String)>,
 }
 
@@ -26,7 +27,7 @@ impl Problem {
     /// A problem with the code's own status.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { code, status, detail: detail.into(), retry_ms: None, headers: Vec::new() }
+        Self { code, status, detail: detail.into(), retry_ms: None, current: None, headers: Vec::new() }
     }
 
     /// With another status.
@@ -49,8 +50,9 @@ pub fn retry_seconds(after: Duration) -> String {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let problem = Self { retry_ms: failure.retry_ms, ..Self::new(failure.code, failure.message) };
-        match failure.retry_ms {
+        let Failure { code, message, retry_ms, current } = failure;
+        let problem = Self { retry_ms, current, ..Self::new(code, message) };
+        match retry_ms {
             Some(ms) => problem.header(header::RETRY_AFTER, retry_seconds(Duration::from_millis(ms))),
             None => problem,
         }
@@ -70,6 +72,9 @@ impl From<Problem> for Response {
         });
         if let Some(ms) = problem.retry_ms {
             body["retry_ms"] = ms.into();
+        }
+        if let Some(current) = problem.current.and_then(|current| current.to().ok()) {
+            body["current"] = current;
         }
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = problem.status;

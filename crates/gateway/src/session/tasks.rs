@@ -2,8 +2,10 @@
 //! answer and a change to the session.
 
 pub(crate) use connect::Grant;
+pub(crate) use counters::{apply, claim, counter};
 
 mod connect;
+mod counters;
 mod join;
 
 use std::{rc::Rc, time::Instant};
@@ -12,7 +14,7 @@ use roomcast_core::{
     permission::{Identity, Rules},
     session::Task,
 };
-use roomcast_counter::{Command, History, Op as CounterOp, Outcome};
+use roomcast_counter::Wish;
 use roomcast_protocol::{
     CloseCode, Data, ErrorCode, Failure, Ok as Answer, Op, Position, RoomName, ServerFrame,
 };
@@ -21,8 +23,8 @@ use crate::{
     backend::Repeat,
     broker::{Publication, Range},
     conn::Conn,
-    node::Node,
-    random,
+    node::{Node, unix_ms},
+    restrictions::Speaks,
     worker::Worker,
 };
 
@@ -95,6 +97,9 @@ pub(super) async fn carry_out(
             );
         }
     };
+    if let Err(failure) = restricted(node, conn, who.1, &who.0) {
+        return Done::failed(id, failure);
+    }
     match who {
         (Task::Authenticate(_), _) => Done::answer(id, Ok(Answer::Empty {})),
         (Task::Refresh { token }, who) => connect::refresh(node, who, id, &token),
@@ -124,6 +129,9 @@ pub(super) async fn carry_out(
         }
         (Task::Counter { room, rules, op }, who) => {
             Done::answer(id, counter(node, &room, &rules, &who.user, op).await)
+        }
+        (Task::Claim { scope, name }, who) => {
+            Done::answer(id, claim(node, scope, &who.user, &Wish::Name(name)).await)
         }
     }
 }
@@ -205,41 +213,20 @@ pub(crate) async fn presence(
     })
 }
 
-/// Hands a counter operation to the counter crate, for a user or a back end.
-pub(crate) async fn counter(
-    node: &Node,
-    room: &RoomName,
-    rules: &Rules,
-    user: &str,
-    op: Op,
-) -> Result<Answer, Failure> {
-    let kind = op.kind();
-    let (op, repeat) = match op {
-        Op::Like(like) => (CounterOp::Like { target: like.target, on: like.on }, Repeat::Harmless),
-        Op::Count(count) => {
-            let repeat = if count.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
-            let (target, counter) = (count.target, count.counter);
-            (CounterOp::Count { target, counter, by: count.by, key: count.key }, repeat)
+/// Refuses what a muted or banned user may not do.
+fn restricted(node: &Node, conn: &Conn, who: &Identity, task: &Task) -> Result<(), Failure> {
+    let (room, speaks) = match task {
+        Task::Authenticate(_) | Task::Refresh { .. } | Task::Leave { .. } => return Ok(()),
+        Task::Join { room, .. } | Task::History { room, .. } | Task::Presence { room, .. } => {
+            (Some(room), Speaks::No)
         }
-        Op::Comment(comment) => {
-            let repeat = if comment.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
-            let (target, text, key) = (comment.target, comment.text, comment.key);
-            (CounterOp::Comment { target, text, key, moderated: rules.moderated }, repeat)
+        Task::Publish { room, .. } | Task::Signal { room, .. } => (Some(room), Speaks::Yes),
+        Task::Counter { room, op, .. } => {
+            // What is held can be settled, and a document read.
+            let quiet = matches!(op, Op::Confirm(_) | Op::Release(_) | Op::Get(_));
+            (Some(room), if quiet { Speaks::No } else { Speaks::Yes })
         }
-        _ => return Err(Failure::new(ErrorCode::UnknownOp, format!("{} is not offered", kind.as_str()))),
+        Task::Claim { .. } => (None, Speaks::Yes),
     };
-    let command = Command {
-        room: room.to_string(),
-        user: user.to_owned(),
-        history: History { size: rules.history.size, ttl: rules.history.ttl },
-        epoch_candidate: random::epoch(),
-        op,
-    };
-    Ok(match node.backend.call(repeat, node.backend.counter.apply(command)).await? {
-        Outcome::Like { value, on, version } => Answer::Like { value, on, version },
-        Outcome::Count { value, version } => Answer::Count { value, version },
-        Outcome::Comment { comment, pending, version, at } => {
-            Answer::Comment { comment, pending, version, at }
-        }
-    })
+    node.restrictions.admit(&who.user, Some(conn.ip), room.map(RoomName::as_str), speaks, unix_ms())
 }

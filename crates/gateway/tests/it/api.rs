@@ -107,7 +107,7 @@ async fn what_does_not_exist_or_takes_another_method_is_told_so() {
     for path in ["/api/v1/nothing/here", "/api/v2/publish", "/nowhere", "/api/v1/rooms/event:x/nothing"] {
         assert_problem(&api.get(path).await, 404, "not_found");
     }
-    for path in ["/api/v1/fly", "/api/v1/connect", "/api/v1/join", "/api/v1/reserve"] {
+    for path in ["/api/v1/fly", "/api/v1/connect", "/api/v1/join", "/api/v1/ping"] {
         assert_problem(&api.post(path, &json!({ "user": "ann" })).await, 404, "not_found");
     }
     for path in ["/api/v1/publish", "/api/v1/batch", "/api/v1/tickets"] {

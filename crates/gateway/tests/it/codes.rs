@@ -47,8 +47,8 @@ fn error_row(code: ErrorCode) -> Row {
         | ErrorCode::LimitReached
         | ErrorCode::NotFound => By("every_error_is_told_counted_and_unseen_by_others"),
         ErrorCode::Unavailable => By("a_broker_that_is_gone_is_told_at_once_and_comes_back_by_itself"),
-        ErrorCode::Conflict => NotYet("moderate and put come with the deeper counters"),
-        ErrorCode::SoldOut => NotYet("reserve comes with the deeper counters"),
+        ErrorCode::Conflict => By("a_document_is_written_from_what_was_read"),
+        ErrorCode::SoldOut => By("stock_is_held_sold_and_returned_live_on_two_nodes"),
         ErrorCode::Internal => NotYet("the in-process bus never answers nonsense; a Redis can"),
     }
 }
@@ -83,6 +83,7 @@ fn every_code_is_provoked_or_its_absence_is_explained() {
         include_str!("limits.rs"),
         include_str!("tokens.rs"),
         include_str!("bad_input.rs"),
+        include_str!("counters.rs"),
     ];
     let rows = ErrorCode::ALL.iter().map(|&code| (code.as_str().to_owned(), error_row(code)));
     let rows = rows.chain(CloseCode::ALL.iter().map(|&code| (code.code().to_string(), close_row(code))));
@@ -115,7 +116,7 @@ async fn every_error_is_told_counted_and_unseen_by_others() {
     let frames = [
         (ErrorCode::BadFrame, json!({ "op": "join", "room": 5 })),
         (ErrorCode::UnknownOp, json!({ "op": "fly" })),
-        (ErrorCode::UnknownOp, json!({ "op": "claim", "scope": "s", "name": "n" })),
+        (ErrorCode::Forbidden, json!({ "op": "claim", "scope": "s", "name": "n" })),
         (ErrorCode::Forbidden, json!({ "op": "join", "room": "admin" })),
         (ErrorCode::BadRoom, json!({ "op": "join", "room": "nowhere:x" })),
         (ErrorCode::NotJoined, json!({ "op": "leave", "room": "event:x" })),

@@ -15,6 +15,7 @@ mod changes;
 mod cli;
 mod cluster;
 mod codes;
+mod counters;
 mod handshake;
 mod ingest;
 mod limits;

@@ -246,6 +246,14 @@ fn answers() -> Vec<(&'static str, Ok)> {
         ("ok/ping", Ok::Pong { now: AT }),
         ("ok/like", Ok::Like { value: 12, on: true, version: 14 }),
         ("ok/count", Ok::Count { value: 300, version: 280 }),
+        ("ok/moderate", Ok::Moderated { state: text("approved"), version: 2 }),
+        ("ok/upload", Ok::Uploaded { state: text("progress"), progress: 40 }),
+        ("ok/reserve", Ok::Reserved { reservation: text("r-1"), remaining: 8, expires_at: AT + 60_000 }),
+        ("ok/confirm", Ok::Settled { state: text("confirmed"), remaining: 8 }),
+        ("ok/release", Ok::Settled { state: text("released"), remaining: 10 }),
+        ("ok/claim", Ok::Claimed { scope: text("slug"), name: text("summer-party") }),
+        ("ok/put", Ok::Put { version: 1 }),
+        ("ok/get", Ok::Doc { value: data(r#"{"theme":"dark"}"#), version: 1 }),
         ("ok/comment", Ok::Comment { comment: text("c-1"), pending: true, version: 1, at: AT }),
     ]
 }
@@ -304,7 +312,13 @@ pub(crate) fn server() -> Vec<(String, ServerFrame)> {
     let errors = ErrorCode::ALL.iter().map(|&code| {
         let waits = matches!(code, ErrorCode::RateLimited | ErrorCode::Unavailable);
         let message = format!("an example of {}", code.as_str());
-        let error = Failure { code, message, retry_ms: waits.then_some(250) };
+        let error = Failure {
+            code,
+            message,
+            retry_ms: waits.then_some(250),
+            current: (code == ErrorCode::Conflict)
+                .then(|| data(r#"{"version":3,"value":{"theme":"light"}}"#)),
+        };
         (format!("error/{}", code.as_str()), ServerFrame::Error { id: Some(7), error })
     });
     let unasked =
@@ -339,6 +353,13 @@ pub(crate) fn answered_by(ok: &Ok) -> &'static [&'static str] {
         Ok::Like { .. } => &["like"],
         Ok::Count { .. } => &["count"],
         Ok::Comment { .. } => &["comment"],
+        Ok::Moderated { .. } => &["moderate"],
+        Ok::Uploaded { .. } => &["upload"],
+        Ok::Reserved { .. } => &["reserve"],
+        Ok::Settled { .. } => &["confirm", "release"],
+        Ok::Claimed { .. } => &["claim"],
+        Ok::Put { .. } => &["put"],
+        Ok::Doc { .. } => &["get"],
         Ok::Empty {} => &["leave", "signal"],
     }
 }

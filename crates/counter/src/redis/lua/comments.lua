@@ -6,7 +6,7 @@ local prefix, cursor, limit, viewer, user = ARGV[1], ARGV[2], tonumber(ARGV[3]),
 local BATCH, MAX_SCANNED = 100, 2000
 
 local function shown(state, author)
-  if state == 'visible' then
+  if state == 'visible' or state == 'approved' then
     return true
   end
   return state == 'pending' and (viewer == 'admin' or (viewer == 'user' and user == author))

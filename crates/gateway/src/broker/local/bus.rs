@@ -128,6 +128,13 @@ impl Bus {
         (position, at)
     }
 
+    /// Replaces the content of an event, if it is still there.
+    pub(super) fn purge(&mut self, name: &RoomName, at: &Position, body: Body) {
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.purge(at, body);
+        }
+    }
+
     /// Takes an offset for nothing.
     pub(super) fn skip(
         &mut self,

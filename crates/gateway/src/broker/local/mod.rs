@@ -117,6 +117,25 @@ impl LocalBus {
         self.lock().deliver(room, &Delivery::Count(value));
     }
 
+    /// Tells a signal whose body is the JSON `{"event","from"?,"data"}`. Another body is a bug of the caller: it is
+    /// dropped.
+    pub fn signal_body(&self, room: &RoomName, body_json: &str) {
+        match Body::parse(body_json) {
+            Ok(Body { event, from, data }) => {
+                self.lock().deliver(room, &Delivery::Signal { event, data, from });
+            }
+            Err(malformed) => tracing::error!(%malformed, "a signal could not be read"),
+        }
+    }
+
+    /// Puts another body in the place of an event that the room's log still holds; its offset and time stay.
+    pub fn purge(&self, room: &RoomName, at: &Position, body_json: &str) {
+        match Body::parse(body_json) {
+            Ok(body) => self.lock().purge(room, at, body),
+            Err(malformed) => tracing::error!(%malformed, "what replaces an event could not be read"),
+        }
+    }
+
     /// For tests: cuts a node's subscription. What comes meanwhile does not reach it.
     pub fn sever(&self, node: &str) {
         self.lock().reach(node, Reach::Severed);

@@ -10,7 +10,7 @@ use roomcast_core::permission::HistoryRules;
 use roomcast_protocol::{Epoch, Event, Member, Offset, Position, PresenceCount};
 use tokio::time::Instant;
 
-use crate::broker::{MAX_PAGE, Page, PresenceUpdate, Range};
+use crate::broker::{MAX_PAGE, Page, PresenceUpdate, Range, payload::Body};
 
 /// How long an idempotency key is remembered.
 pub(super) const KEY_TTL: Duration = Duration::from_secs(600);
@@ -102,6 +102,15 @@ impl Room {
             self.log_until = now + rules.ttl;
         }
         event
+    }
+
+    /// Replaces the content of an event, if it is still there.
+    pub(super) fn purge(&mut self, at: &Position, body: Body) {
+        if at.epoch == self.tail.epoch
+            && let Some(event) = self.log.iter_mut().find(|event| event.offset == at.offset)
+        {
+            *event = body.at(event.offset, event.at);
+        }
     }
 
     /// Takes an offset for nothing.

@@ -49,13 +49,13 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 /// The name that stands in an address.
-pub(crate) struct Named(pub(crate) String);
+pub(crate) struct Named<T = String>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Named {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Named<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let name = extract::Path::<String>::from_request_parts(parts, state).await;
+        let name = extract::Path::<T>::from_request_parts(parts, state).await;
         let bad = |_| Problem::new(ErrorCode::BadFrame, "the address is not UTF-8");
         name.map(|extract::Path(name)| Self(name)).map_err(bad)
     }

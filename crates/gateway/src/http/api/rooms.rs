@@ -7,7 +7,7 @@ use roomcast_core::{
     permission::Rules,
     session::{DEFAULT_PAGE, MAX_PAGE},
 };
-use roomcast_counter::{CommentsQuery, Update, Viewer};
+use roomcast_counter::{CommentPage, CommentsQuery, Update, Viewer};
 use roomcast_protocol::{Epoch, ErrorCode, Failure, Offset, Ok as Answer, Position, RoomName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,11 +17,17 @@ use super::{
     body::{Named, Query},
     rules_of,
 };
-use crate::{backend::Repeat, broker::Range, http::problem::Problem, node::Node, session::tasks};
+use crate::{
+    backend::{Repeat, stock_item},
+    broker::Range,
+    http::problem::Problem,
+    node::Node,
+    session::tasks,
+};
 
 const DEFAULT_COMMENTS: u32 = 50;
 
-fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
+pub(super) fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
     let bad = |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
     let room = RoomName::parse(name).map_err(bad)?;
     let rules = rules_of(node, &room).map_err(Problem::from)?;
@@ -47,13 +53,16 @@ pub(super) async fn snapshot(
     let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
     let members = backend.call(Repeat::Harmless, backend.broker.presence_members(&room, None, 1));
     let counters = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
-    let (log, members, counters) = tokio::try_join!(log, members, counters).map_err(Problem::from)?;
+    let stock = backend.call(Repeat::Harmless, backend.counter.stock(room.as_str()));
+    let (log, members, counters, stock) =
+        tokio::try_join!(log, members, counters, stock).map_err(Problem::from)?;
     Ok(Json(json!({
         "room": room,
         "epoch": log.tail.epoch,
         "offset": log.tail.offset,
         "presence": members.count,
         "counters": values(counters),
+        "stock": stock.iter().map(stock_item).collect::<Vec<_>>(),
     })))
 }
 
@@ -132,6 +141,8 @@ pub(super) struct Comments {
     limit: Option<u32>,
     /// As this user sees them; without, as an admin does.
     user: Option<String>,
+    /// `pending`: the moderation queue, oldest first.
+    state: Option<String>,
 }
 
 /// Comments, newest first.
@@ -141,11 +152,26 @@ pub(super) async fn comments(
     Query(query): Query<Comments>,
 ) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
-    let viewer = query.user.map_or(Viewer::Admin, Viewer::User);
     let limit = query.limit.unwrap_or(DEFAULT_COMMENTS);
+    let page = match query.state.as_deref() {
+        None => seen(&node, &room, query, limit).await,
+        Some("pending") => {
+            let read = node.backend.counter.queue(room.as_str(), query.cursor.as_deref(), limit);
+            node.backend.call(Repeat::Harmless, read).await
+        }
+        Some(_) => Err(Failure::new(ErrorCode::BadFrame, "state can be `pending`")),
+    };
+    Ok(Json(page_of(page.map_err(Problem::from)?)))
+}
+
+async fn seen(node: &Node, room: &RoomName, query: Comments, limit: u32) -> Result<CommentPage, Failure> {
+    let viewer = query.user.map_or(Viewer::Admin, Viewer::User);
     let query = CommentsQuery { target: query.target, viewer, cursor: query.cursor, limit };
     let read = node.backend.counter.comments(room.as_str(), query);
-    let page = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    node.backend.call(Repeat::Harmless, read).await
+}
+
+fn page_of(page: CommentPage) -> Value {
     let comment = |comment: roomcast_counter::Comment| {
         json!({
             "comment": comment.comment,
@@ -158,5 +184,5 @@ pub(super) async fn comments(
         })
     };
     let comments: Vec<_> = page.comments.into_iter().map(comment).collect();
-    Ok(Json(json!({ "comments": comments, "cursor": page.cursor })))
+    json!({ "comments": comments, "cursor": page.cursor })
 }

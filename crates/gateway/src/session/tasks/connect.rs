@@ -18,8 +18,9 @@ use crate::{
     auth::AuthError,
     backend::Repeat,
     conn::Conn,
-    node::{Node, now},
+    node::{Node, now, unix_ms},
     random::jitter,
+    restrictions::Speaks,
 };
 
 /// What a ticket stands for.
@@ -64,6 +65,9 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
         Err(Refused::Again(failure)) => return Done::failed(id, failure),
         Err(Refused::Final(failure, code)) => return Done::failed(id, failure).closing(code),
     };
+    if let Err(banned) = node.restrictions.admit(&who.user, Some(conn.ip), None, Speaks::No, unix_ms()) {
+        return Done::failed(id, banned).closing(CloseCode::Disconnected);
+    }
     let Ok(place) = admission::of_user(node, &who).await else {
         let retry_ms = u64::try_from(jitter(CONNECTIONS_RETRY).as_millis()).unwrap_or(u64::MAX);
         let failure = Failure::retry(ErrorCode::LimitReached, "this user has too many connections", retry_ms);

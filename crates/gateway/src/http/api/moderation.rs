@@ -1,0 +1,137 @@
+//! What a moderator does beside deciding: deletes comments, mutes and bans.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{Json, extract::State};
+use roomcast_counter::{Op, Outcome, Restriction, RestrictionKind, Whom};
+use roomcast_protocol::{ErrorCode, Failure, RoomName};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    body::{Body, Named, Query},
+    rooms::room_of,
+    rules_of,
+};
+use crate::{
+    backend::Repeat, broker::Control, http::problem::Problem, node::Node, restrictions, session::tasks,
+};
+
+/// Until somebody lifts it, or a month.
+const DEFAULT_MS: u64 = 30 * 86_400_000;
+
+#[derive(Deserialize)]
+pub(super) struct By {
+    /// Who deletes; `api` unless told.
+    user: Option<String>,
+}
+
+/// Deletes a comment, its text in the room's log included. A second time answers the same.
+pub(super) async fn delete(
+    State(node): State<Arc<Node>>,
+    Named((name, comment)): Named<(String, String)>,
+    Query(By { user }): Query<By>,
+) -> Result<Json<Value>, Problem> {
+    let (room, rules) = room_of(&node, &name)?;
+    let user = user.unwrap_or_else(|| "api".to_owned());
+    let op = Op::DeleteComment { comment };
+    match tasks::apply(&node, &room, &rules, &user, op, Repeat::Harmless).await.map_err(Problem::from)? {
+        Outcome::Deleted { version } => Ok(Json(json!({ "state": "deleted", "version": version }))),
+        _ => Err(Problem::from(Failure::new(ErrorCode::Internal, "internal error"))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    user: Option<String>,
+    ip: Option<IpAddr>,
+    /// Everywhere unless told.
+    room: Option<RoomName>,
+    ttl_ms: Option<u64>,
+}
+
+/// `{user | ip, room?, ttl_ms?}`: may listen, but neither say nor do anything.
+pub(super) async fn mute(
+    State(node): State<Arc<Node>>,
+    Body(target): Body<Target>,
+) -> Result<Json<Value>, Problem> {
+    restrict(&node, RestrictionKind::Mute, target).await
+}
+
+/// Takes a mute back.
+pub(super) async fn unmute(
+    State(node): State<Arc<Node>>,
+    Body(target): Body<Target>,
+) -> Result<Json<Value>, Problem> {
+    lift(&node, RestrictionKind::Mute, target).await
+}
+
+/// `{user | ip, room?, ttl_ms?}`: put out of the room, or everywhere disconnected, and not let in again.
+pub(super) async fn ban(
+    State(node): State<Arc<Node>>,
+    Body(target): Body<Target>,
+) -> Result<Json<Value>, Problem> {
+    restrict(&node, RestrictionKind::Ban, target).await
+}
+
+/// Takes a ban back.
+pub(super) async fn unban(
+    State(node): State<Arc<Node>>,
+    Body(target): Body<Target>,
+) -> Result<Json<Value>, Problem> {
+    lift(&node, RestrictionKind::Ban, target).await
+}
+
+/// Every mute and ban.
+pub(super) async fn restrictions(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
+    let read = node.backend.counter.restrictions();
+    let all = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    Ok(Json(json!({ "restrictions": all.iter().map(shown).collect::<Vec<_>>() })))
+}
+
+async fn restrict(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {
+    let lasts = Duration::from_millis(target.ttl_ms.unwrap_or(DEFAULT_MS));
+    let (whom, room) = whom(node, target)?;
+    let kept = node.backend.counter.restrict(kind, &whom, room.as_deref(), lasts);
+    let restriction = node.backend.call(Repeat::Harmless, kept).await.map_err(Problem::from)?;
+    tell(node).await?;
+    Ok(Json(shown(&restriction)))
+}
+
+async fn lift(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {
+    let (whom, room) = whom(node, target)?;
+    let lifted = node.backend.counter.lift(kind, &whom, room.as_deref());
+    node.backend.call(Repeat::Harmless, lifted).await.map_err(Problem::from)?;
+    tell(node).await?;
+    Ok(Json(json!({})))
+}
+
+fn whom(node: &Node, target: Target) -> Result<(Whom, Option<String>), Problem> {
+    let whom = match (target.user, target.ip) {
+        (Some(user), None) => Whom::User(user),
+        (None, Some(ip)) => Whom::Ip(ip.to_canonical()),
+        _ => return Err(Problem::new(ErrorCode::BadFrame, "name a user or an ip")),
+    };
+    if let Some(room) = &target.room {
+        rules_of(node, room).map_err(Problem::from)?;
+    }
+    Ok((whom, target.room.map(|room| room.to_string())))
+}
+
+/// Tells every node, and holds this one to it before the answer.
+async fn tell(node: &Node) -> Result<(), Problem> {
+    let told = node.backend.broker.control(&Control::Restrictions);
+    node.backend.call(Repeat::Harmless, told).await.map_err(Problem::from)?;
+    let read = restrictions::reread_and_enforce(node);
+    node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)
+}
+
+fn shown(restriction: &Restriction) -> Value {
+    let Restriction { kind, whom, room, until } = restriction;
+    let (user, ip) = match whom {
+        Whom::User(user) => (Some(user), None),
+        Whom::Ip(ip) => (None, Some(ip.to_string())),
+    };
+    json!({ "kind": kind.as_str(), "user": user, "ip": ip, "room": room, "until": until })
+}
