@@ -9,6 +9,7 @@ mod client;
 mod fanout;
 mod idle;
 mod report;
+mod slow;
 mod smoke;
 mod system;
 mod target;
@@ -37,6 +38,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Opens many connections that do nothing: memory per connection.
     Idle(idle::Options),
+    /// Puts slow readers into a busy room: what the others feel of it, and what it costs the node.
+    Slow(slow::Options),
     /// Walks through the main job on two nodes, and optionally kills one.
     Smoke(smoke::Options),
 }
@@ -68,6 +71,7 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
             Command::Chaos(options) => Box::pin(chaos::run(options)).await,
             Command::Fanout(options) => Box::pin(fanout::run(options)).await,
             Command::Idle(options) => Box::pin(idle::run(options)).await,
+            Command::Slow(options) => Box::pin(slow::run(options)).await,
             Command::Smoke(options) => Box::pin(smoke::run(options)).await,
         }
     })

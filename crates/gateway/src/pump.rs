@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     broker::{self, Broker, BrokerError, Control, Feed, Page, Range},
+    drain::Shed,
     hub::{Delivery, Place},
     interest::Interest,
     metrics,
@@ -55,6 +56,8 @@ pub enum Word {
     Enforce,
     /// Evict the room that was empty longest: another worker needs its place.
     EvictIdle,
+    /// Send a share of the connections to other nodes.
+    Shed(Arc<Shed>),
 }
 
 /// The way to one worker.

@@ -133,7 +133,7 @@ impl Cluster {
         let port = free_port()?;
         let balancer = balance(port, &nodes, folder.path())?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let target = Target { url: format!("ws://{address}/ws"), address };
+        let target = Target { url: format!("ws://{address}/ws"), address, receive_buffer: None };
         let mut cluster = Self { redis, nodes, target, balancer, plan, folder };
         cluster.wait_balanced().await?;
         Ok(cluster)

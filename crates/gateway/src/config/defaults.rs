@@ -9,7 +9,7 @@ use std::{
 };
 
 use roomcast_core::{
-    limits::{Cap, DEV_CONNECT_RATE_PER_IP, DEV_CONNECTIONS_PER_IP, Limits},
+    limits::{Cap, DEV_ACCEPT_PER_SECOND, DEV_CONNECT_RATE_PER_IP, DEV_CONNECTIONS_PER_IP, Limits},
     permission::{Namespaces, Rules},
 };
 use roomcast_protocol::Namespace;
@@ -169,6 +169,7 @@ fn limits(dev: bool) -> Limits {
     Limits {
         connections_per_ip: dev_cap(DEV_CONNECTIONS_PER_IP, limits.connections_per_ip),
         connect_rate_per_ip: dev_cap(DEV_CONNECT_RATE_PER_IP, limits.connect_rate_per_ip),
+        accept_per_second: dev_cap(DEV_ACCEPT_PER_SECOND, limits.accept_per_second),
         connect_burst_per_ip: dev_cap(DEV_CONNECT_RATE_PER_IP, limits.connect_burst_per_ip),
         ..limits
     }
