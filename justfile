@@ -41,3 +41,7 @@ bench-idle *args:
 # load test: many subscribers, a stream of events, loss and latency
 fanout *args:
     cargo run --release -p roomcast-loadtest -- fanout {{ args }}
+
+# break a cluster on purpose and judge what its clients saw: every scenario, and a random one
+chaos *args:
+    scripts/chaos {{ args }}

@@ -39,7 +39,10 @@ pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const MAX_PENDING: usize = 65_536;
 /// Small buffers, because one process holds some ten thousand clients; a longer frame grows its own.
 const BUFFER: usize = 2048;
-const MAX_MESSAGE: usize = 4 << 20;
+/// A join may tell a whole history of large events.
+const MAX_MESSAGE: usize = 128 << 20;
+/// The largest TCP segment of an ordinary network.
+const SEGMENT: u32 = 1460;
 
 /// Why a client could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +118,9 @@ impl std::fmt::Display for Closed {
 /// What `connect` answered, as far as this tool cares.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Welcome {
+    /// The node that answers.
+    #[serde(default)]
+    pub(crate) node: String,
     /// The limits of this connection; an absent one is unlimited.
     #[serde(default)]
     pub(crate) limits: WelcomeLimits,
@@ -135,6 +141,26 @@ pub(crate) struct Joined {
     pub(crate) offset: Offset,
     pub(crate) recovered: bool,
     pub(crate) events: Vec<Past>,
+    /// Who is there; a server of a test may leave it out.
+    #[serde(default)]
+    pub(crate) presence: Option<PresenceCount>,
+    /// Counters as they stand.
+    #[serde(default)]
+    pub(crate) counts: Vec<CountValue>,
+}
+
+/// How many are in a room.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct PresenceCount {
+    pub(crate) connections: u64,
+    pub(crate) users: u64,
+}
+
+/// One counter's value.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct CountValue {
+    pub(crate) value: u64,
+    pub(crate) version: u64,
 }
 
 /// An event of an `events` list.
@@ -161,7 +187,7 @@ impl Client {
         codec: Codec,
         source: Option<Ipv4Addr>,
     ) -> Result<Self, ClientError> {
-        let stream = tcp(target.address, source).await.map_err(ClientError::Tcp)?;
+        let stream = tcp(target, source).await.map_err(ClientError::Tcp)?;
         let handshake = |error| ClientError::Handshake(Box::new(error));
         let mut request = target.url.as_str().into_client_request().map_err(handshake)?;
         let subprotocol = HeaderValue::from_static(codec.subprotocol());
@@ -353,10 +379,16 @@ fn gone(error: tungstenite::Error) -> ClientError {
     }
 }
 
-async fn tcp(address: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+async fn tcp(target: &Target, source: Option<Ipv4Addr>) -> io::Result<TcpStream> {
+    let address = target.address;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(source) = source {
         socket.bind(SocketAddr::new(IpAddr::V4(source), 0))?;
+    }
+    if let Some(bytes) = target.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+        // Loopback's segments of 64 KiB would let the server's kernel keep megabytes; those of a real network do not.
+        socket2::SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     }
     socket.set_nodelay(true)?;
     timeout(ANSWER_WAIT, socket.connect(address))

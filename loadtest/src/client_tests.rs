@@ -30,7 +30,7 @@ where
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let target = Target { url: format!("ws://{address}/ws"), address };
+    let target = Target { url: format!("ws://{address}/ws"), address, receive_buffer: None };
     let serve = async {
         let (stream, _) = listener.accept().await.unwrap();
         let agree = |request: &Request, mut response: Response| {
@@ -229,7 +229,7 @@ async fn an_unreadable_frame_is_an_error_and_not_skipped() {
 async fn a_connection_comes_from_the_address_that_was_asked_for() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let target = Target { url: format!("ws://{address}/ws"), address };
+    let target = Target { url: format!("ws://{address}/ws"), address, receive_buffer: None };
     let source = Ipv4Addr::new(127, 0, 0, 77);
     let (client, peer) = tokio::join!(Client::open(&target, Codec::json(), Some(source)), async {
         let (stream, peer) = listener.accept().await.unwrap();
@@ -244,7 +244,7 @@ async fn a_connection_comes_from_the_address_that_was_asked_for() {
 async fn a_refused_upgrade_tells_its_status_and_a_foreign_subprotocol_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let target = Target { url: format!("ws://{address}/ws"), address };
+    let target = Target { url: format!("ws://{address}/ws"), address, receive_buffer: None };
     let refuse = async {
         let (stream, _) = listener.accept().await.unwrap();
         let deny = |_: &Request, _: Response| {

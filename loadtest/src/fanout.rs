@@ -2,7 +2,7 @@
 
 mod publisher;
 mod subscriber;
-mod tally;
+pub(crate) mod tally;
 
 use std::{
     collections::BTreeMap,

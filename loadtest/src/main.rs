@@ -4,10 +4,12 @@
 //! subcommand; each ends with a table for people, on request a JSON file for programs, and an exit code: 0 all
 //! promises held, 1 one was broken, 2 the test itself could not be run.
 
+mod chaos;
 mod client;
 mod fanout;
 mod idle;
 mod report;
+mod slow;
 mod smoke;
 mod system;
 mod target;
@@ -30,10 +32,14 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Starts a cluster of its own, breaks it, and judges what its clients saw.
+    Chaos(chaos::Options),
     /// Publishes into rooms full of subscribers: latency, loss, order.
     Fanout(fanout::Options),
     /// Opens many connections that do nothing: memory per connection.
     Idle(idle::Options),
+    /// Puts slow readers into a busy room: what the others feel of it, and what it costs the node.
+    Slow(slow::Options),
     /// Walks through the main job on two nodes, and optionally kills one.
     Smoke(smoke::Options),
 }
@@ -62,8 +68,10 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let runtime = builder.enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         match arguments.command {
+            Command::Chaos(options) => Box::pin(chaos::run(options)).await,
             Command::Fanout(options) => Box::pin(fanout::run(options)).await,
             Command::Idle(options) => Box::pin(idle::run(options)).await,
+            Command::Slow(options) => Box::pin(slow::run(options)).await,
             Command::Smoke(options) => Box::pin(smoke::run(options)).await,
         }
     })

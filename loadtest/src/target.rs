@@ -45,6 +45,8 @@ impl Wire {
 pub(crate) struct Target {
     pub(crate) url: String,
     pub(crate) address: SocketAddr,
+    /// What the kernel may keep for a client that does not read, where it is not the system's choice.
+    pub(crate) receive_buffer: Option<u32>,
 }
 
 impl Target {
@@ -62,7 +64,7 @@ impl Target {
             .with_context(|| format!("resolving {host}"))?
             .next()
             .with_context(|| format!("{host} has no address"))?;
-        Ok(Self { url: url.to_owned(), address })
+        Ok(Self { url: url.to_owned(), address, receive_buffer: None })
     }
 
     /// All of them, in order.
@@ -171,7 +173,8 @@ mod tests {
         let near = Target::resolve("ws://127.0.0.1:8080/ws").await.unwrap();
         assert_eq!(near.address, SocketAddr::from(([127, 0, 0, 1], 8080)));
         assert!(Sources { sources: 2 }.check(std::slice::from_ref(&near)).is_ok());
-        let far = Target { url: "ws://192.0.2.1/ws".into(), address: SocketAddr::from(([192, 0, 2, 1], 80)) };
+        let address = SocketAddr::from(([192, 0, 2, 1], 80));
+        let far = Target { url: "ws://192.0.2.1/ws".into(), address, receive_buffer: None };
         assert!(Sources { sources: 2 }.check(&[near, far.clone()]).is_err());
         assert!(Sources { sources: 0 }.check(&[far]).is_ok());
     }

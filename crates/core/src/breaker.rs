@@ -9,7 +9,7 @@ pub const DEFAULT_FAILURES: u32 = 5;
 /// How long it stays open at first: a failover in progress is not hurried by more calls.
 pub const DEFAULT_OPEN: Duration = Duration::from_millis(500);
 /// The open time doubles with each failed probe, up to so many times the first.
-pub const MAX_BACKOFF: u32 = 8;
+pub const MAX_BACKOFF: u32 = 4;
 
 /// What the breaker does at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,6 +107,13 @@ impl Breaker {
         }
     }
 
+    /// Somebody else saw the dependency answer: everyone may call again, without a probe.
+    pub fn recovered(&mut self) {
+        if !matches!(self.phase, Phase::Closed { .. }) {
+            self.enter(Phase::Closed { failed: 0 });
+        }
+    }
+
     /// What it does at `now`: an open one whose time is up is half-open, for the next caller would be its probe.
     pub fn state(&self, now: Instant) -> BreakerState {
         match self.phase {
@@ -147,6 +154,19 @@ mod tests {
     }
 
     #[test]
+    fn word_of_recovery_closes_it_and_older_outcomes_do_not_open_it_again() {
+        let start = Instant::now();
+        let mut breaker = Breaker::new(1, OPEN);
+        let late = breaker.admit(start).expect("admitted");
+        fail(&mut breaker, start);
+        assert!(breaker.admit(start).is_err());
+        breaker.recovered();
+        breaker.failure(late, start);
+        assert_eq!(breaker.state(start), BreakerState::Closed);
+        assert!(breaker.admit(start).is_ok());
+    }
+
+    #[test]
     fn only_failures_in_a_row_open_it() {
         let now = Instant::now();
         let mut breaker = Breaker::new(3, OPEN);
@@ -177,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn the_open_time_doubles_to_eight_times_and_resets_on_close() {
+    fn the_open_time_doubles_to_four_times_and_resets_on_close() {
         let mut now = Instant::now();
         let mut breaker = opened(now);
-        for factor in [1, 2, 4, 8, 8, 8] {
+        for factor in [1, 2, 4, 4, 4] {
             assert_eq!(breaker.admit(now).unwrap_err(), OPEN * factor);
             now += OPEN * factor;
             fail(&mut breaker, now);
         }
-        now += OPEN * 8;
+        now += OPEN * 4;
         let probe = breaker.admit(now).unwrap();
         breaker.success(probe, now);
         (0..3).for_each(|_| fail(&mut breaker, now));

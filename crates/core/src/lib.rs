@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod bucket;
 pub mod continuity;
 pub mod limits;
+pub mod pace;
 pub mod permission;
 pub mod permits;
 pub mod rooms;

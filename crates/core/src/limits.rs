@@ -16,6 +16,11 @@ pub const DEFAULT_CONNECT_BURST_PER_IP: u64 = 20;
 pub const DEV_CONNECT_RATE_PER_IP: u64 = 1_000;
 /// Connections one node holds: about 1 GiB of memory with its sockets' kernel buffers.
 pub const DEFAULT_CONNECTIONS_PER_NODE: u64 = 100_000;
+/// New connections per second and node: a node that comes back to 5,000 waiting clients serves those it has, and has
+/// them all within seconds.
+pub const DEFAULT_ACCEPT_PER_SECOND: u64 = 1_000;
+/// In development, load tests connect as fast as they can.
+pub const DEV_ACCEPT_PER_SECOND: u64 = 10_000;
 /// Frames per second that a person with a busy page can cause.
 pub const DEFAULT_FRAMES_PER_SECOND: u64 = 20;
 /// Frames at once: a page that loads and joins its rooms.
@@ -86,8 +91,12 @@ pub struct Limits {
     pub connect_rate_per_ip: Cap,
     /// New connections at once per address.
     pub connect_burst_per_ip: Cap,
+    /// Connections per user, across the cluster.
+    pub connections_per_user: Cap,
     /// Connections per node.
     pub connections_per_node: Cap,
+    /// New connections per second and node.
+    pub accept_per_second: Cap,
     /// Frames per second and socket.
     pub frames_per_second: Cap,
     /// Frames at once per socket.
@@ -128,7 +137,9 @@ impl Default for Limits {
             ip_overrides: Vec::new(),
             connect_rate_per_ip: cap(DEFAULT_CONNECT_RATE_PER_IP),
             connect_burst_per_ip: cap(DEFAULT_CONNECT_BURST_PER_IP),
+            connections_per_user: Cap::UNLIMITED,
             connections_per_node: cap(DEFAULT_CONNECTIONS_PER_NODE),
+            accept_per_second: cap(DEFAULT_ACCEPT_PER_SECOND),
             frames_per_second: cap(DEFAULT_FRAMES_PER_SECOND),
             frames_burst: cap(DEFAULT_FRAMES_BURST),
             counter_ops_per_minute: cap(DEFAULT_COUNTER_OPS_PER_MINUTE),

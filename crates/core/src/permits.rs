@@ -5,7 +5,7 @@
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -124,6 +124,15 @@ impl From<IpAddr> for Key {
     }
 }
 
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::V4(bits) => Ipv4Addr::from_bits(bits).fmt(f),
+            Self::V6(bits) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(bits) << 64)),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Address {
     connections: u64,
@@ -191,7 +200,7 @@ impl IpPermits {
                 entry.insert(Address { connections: 1, bucket });
             }
         }
-        Ok(IpPermit { permits: Arc::clone(self), ip })
+        Ok(IpPermit { permits: Arc::clone(self), ip, cap: self.connection_cap(ip) })
     }
 
     /// Connections that hold a permit.
@@ -276,12 +285,23 @@ impl fmt::Debug for IpPermits {
 pub struct IpPermit {
     permits: Arc<IpPermits>,
     ip: IpAddr,
+    cap: Cap,
 }
 
 impl IpPermit {
     /// The address it was given to; an IPv4 address mapped into IPv6 is the IPv4 address.
     pub fn ip(&self) -> IpAddr {
         self.ip
+    }
+
+    /// How many connections the address may hold.
+    pub fn cap(&self) -> Cap {
+        self.cap
+    }
+
+    /// The name of all addresses that count as this one: the IPv4 address, or the IPv6 network as `2001:db8::/64`.
+    pub fn group(&self) -> String {
+        Key::from(self.ip).to_string()
     }
 }
 
@@ -372,13 +392,17 @@ mod tests {
     fn a_v6_household_is_one_address_and_a_mapped_v4_is_that_v4() {
         let now = Instant::now();
         let permits = permits(rules());
-        let _a = permits.acquire(ip("2001:db8:1:2::1"), now).unwrap();
+        let household = permits.acquire(ip("2001:db8:1:2::1"), now).unwrap();
         let _b = permits.acquire(ip("2001:db8:1:2:ffff::9"), now).unwrap();
         assert_eq!(permits.acquire(ip("2001:db8:1:2:1::"), now).unwrap_err(), FULL);
         assert!(permits.acquire(ip("2001:db8:1:3::1"), now).is_ok());
         let mapped = permits.acquire(ip("::ffff:192.0.2.1"), now).unwrap();
         let _plain = permits.acquire(ip("192.0.2.1"), now).unwrap();
         assert_eq!(mapped.ip(), ip("192.0.2.1"));
+        assert_eq!(
+            (mapped.group(), household.group()),
+            ("192.0.2.1".to_owned(), "2001:db8:1:2::/64".to_owned())
+        );
         assert_eq!(permits.acquire(ip("192.0.2.1"), now).unwrap_err(), FULL);
     }
 

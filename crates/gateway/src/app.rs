@@ -7,13 +7,14 @@ use std::{
     io,
     net::SocketAddr,
     num::NonZeroUsize,
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
     thread::JoinHandle,
     time::Duration,
 };
 
 use axum::Router;
 use roomcast_core::{
+    pace::Pace,
     permits::{IpPermits, PermitRules},
     session::Terms,
 };
@@ -22,7 +23,7 @@ use roomcast_counter::{
 };
 use roomcast_protocol::RoomName;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -33,12 +34,12 @@ use crate::{
     backend::{Backend, BusSink, Stores},
     broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
     config::{self, Config},
-    drain::Phase,
+    drain::Drain,
     http::{api, assets, ops},
     ingest,
     interest::{self, Interest},
     metrics,
-    node::{Node, unix_ms},
+    node::{Node, now, unix_ms},
     presence::Presence,
     pump::{Lane, Note, Pump},
     random,
@@ -114,7 +115,6 @@ pub struct Running {
     pub internal: SocketAddr,
     /// The node.
     pub node: Arc<Node>,
-    phase: watch::Sender<Phase>,
     tasks: TaskTracker,
     stop: CancellationToken,
     alarm: Alarm,
@@ -141,7 +141,6 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
     let (interest, changes) = Interest::new();
     let (notes, noted) = mpsc::unbounded_channel();
-    let (phase, phases) = watch::channel(Phase::Serving);
     let presence = Presence::default();
     let node = Arc::new(Node {
         terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
@@ -154,7 +153,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
         notes: notes.clone(),
-        phase: phases,
+        pace: Mutex::new(Pace::per_second(config.limits.accept_per_second, now().instant)),
+        drain: Drain::default(),
         idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         lanes: OnceLock::new(),
         started: Instant::now(),
@@ -190,9 +190,11 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("interest", reconcile));
     let interval = Duration::from_secs(1) / node.config.presence.rate.max(1);
     spawn(&tasks, &stop, alarm.watching("presence", presence.run(broker, interval)));
-    spawn(&tasks, &stop, alarm.watching("ingest", ingest::work(node.clone(), tasks.clone())));
-    spawn(&tasks, &stop, alarm.watching("ingest look", ingest::look(node.clone())));
+    // Not watched: without sources they have nothing to do, and end.
+    spawn(&tasks, &stop, ingest::work(node.clone(), tasks.clone()));
+    spawn(&tasks, &stop, ingest::look(node.clone()));
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
+    spawn(&tasks, &stop, drain_when_asked(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
     spawn(&tasks, &stop, heartbeat::sweep_holds(node.clone()));
@@ -200,7 +202,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
-    Ok(Running { public, internal, node, phase, tasks, stop, alarm, stop_broker, workers })
+    Ok(Running { public, internal, node, tasks, stop, alarm, stop_broker, workers })
 }
 
 impl Running {
@@ -214,10 +216,8 @@ impl Running {
         let drain = self.node.config.drain;
         let deadline = Instant::now() + drain.deadline - DEADLINE_MARGIN.min(drain.deadline / 2);
         tracing::info!(connections = self.node.permits.connections(), "leaving: not ready any more");
-        metrics::draining();
-        self.phase.send_replace(Phase::Leaving);
-        let _cut_short = timeout_at(deadline, sleep(drain.balancer_delay)).await;
-        self.phase.send_replace(Phase::Draining);
+        let _cut_short = timeout_at(deadline, self.node.drain.leave(drain.balancer_delay)).await;
+        self.node.drain.drain_now();
         let emptied = async {
             while self.node.permits.connections() > 0 {
                 sleep(Duration::from_millis(20)).await;
@@ -268,6 +268,13 @@ fn spawn(tasks: &TaskTracker, stop: &CancellationToken, task: impl Future<Output
             () = task => {}
         }
     });
+}
+
+/// Drains the node when an operator asks for it; the process stays until it is ended.
+async fn drain_when_asked(node: Arc<Node>) {
+    node.drain.asked().await;
+    tracing::info!(connections = node.permits.connections(), "asked to drain: not ready any more");
+    node.drain.leave(node.config.drain.balancer_delay).await;
 }
 
 /// One listener per worker, all on one port.

@@ -24,6 +24,8 @@ use crate::{
 
 /// What a client waits at least before it tries again.
 const RETRY: Duration = Duration::from_millis(250);
+/// And at most: refusing costs nothing, and whoever is told to wait for long is late when all is well again.
+const LONGEST_RETRY: Duration = Duration::from_millis(300);
 
 /// Whether a call that is sent again does no harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,20 +60,23 @@ pub struct Backend {
     pub ingest: Ingest,
     /// What changed.
     pub changes: Changes,
-    breaker: Mutex<Breaker>,
+    breaker: Mutex<Guard>,
+}
+
+#[derive(Debug)]
+struct Guard {
+    breaker: Breaker,
+    /// When a call failed for the last time.
+    failed: Option<Instant>,
 }
 
 impl Backend {
     /// Puts a breaker in front of them.
     pub fn new(stores: Stores, breaker: config::Breaker) -> Self {
         let Stores { broker, counter, ingest, changes } = stores;
-        Self {
-            broker,
-            counter,
-            ingest,
-            changes,
-            breaker: Mutex::new(Breaker::new(breaker.failures, breaker.open)),
-        }
+        let breaker =
+            Mutex::new(Guard { breaker: Breaker::new(breaker.failures, breaker.open), failed: None });
+        Self { broker, counter, ingest, changes, breaker }
     }
 
     /// Makes a call if the breaker admits it, and tells the breaker what came of it.
@@ -81,11 +86,23 @@ impl Backend {
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
         let now = || Instant::now().into_std();
-        let admission = self.with_breaker(|breaker| breaker.admit(now())).map_err(unavailable)?;
+        let admission = self.with_breaker(|Guard { breaker, failed }| {
+            breaker.admit(now()).or_else(|wait| {
+                // The probe over the real path is quicker than our own: it found the broker well after our last failure.
+                let health = self.broker.health();
+                if health.usable && failed.is_some_and(|failed| health.since > failed.into_std()) {
+                    breaker.recovered();
+                    return breaker.admit(now());
+                }
+                Err(wait)
+            })
+        });
+        let admission = admission.map_err(unavailable)?;
         let result = call.await;
         let down = result.as_ref().is_err_and(Fault::is_unavailable);
-        self.with_breaker(|breaker| {
+        self.with_breaker(|Guard { breaker, failed }| {
             if down {
+                *failed = Some(Instant::now());
                 breaker.failure(admission, now());
             } else {
                 breaker.success(admission, now());
@@ -96,19 +113,19 @@ impl Backend {
 
     /// The breaker's state.
     pub fn state(&self) -> BreakerState {
-        self.with_breaker(|breaker| breaker.state(Instant::now().into_std()))
+        self.with_breaker(|guard| guard.breaker.state(Instant::now().into_std()))
     }
 
-    fn with_breaker<R>(&self, act: impl FnOnce(&mut Breaker) -> R) -> R {
-        let mut breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act(&mut breaker);
-        metrics::breaker(breaker.state(Instant::now().into_std()));
+    fn with_breaker<R>(&self, act: impl FnOnce(&mut Guard) -> R) -> R {
+        let mut guard = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = act(&mut guard);
+        metrics::breaker(guard.breaker.state(Instant::now().into_std()));
         result
     }
 }
 
 fn unavailable(wait: Duration) -> Failure {
-    let wait = jitter(wait.max(RETRY));
+    let wait = jitter(wait.clamp(RETRY, LONGEST_RETRY));
     let retry_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     Failure::retry(ErrorCode::Unavailable, "the broker is unavailable: nothing was applied", retry_ms)
 }

@@ -20,6 +20,7 @@ use roomcast_protocol::{CloseCode, Codec, RoomName, close_frame};
 use tokio::net::TcpStream;
 
 use crate::{
+    admission::Place,
     metrics,
     outbox::{Cause, Item, Outbox, OutboxCaps},
 };
@@ -42,10 +43,12 @@ pub struct Seat {
 /// What somebody else wants of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Send `goaway` with this many ms, for this reason.
+    /// Send `goaway`.
     GoAway {
         /// When to reconnect.
         retry_ms: u64,
+        /// Why, for people.
+        reason: &'static str,
     },
     /// Close with this code.
     Close(CloseCode),
@@ -61,6 +64,8 @@ pub struct Conn {
     pub codec: Codec,
     /// Who it is, once known.
     pub user: RefCell<Option<Arc<str>>>,
+    /// Its place among the user's connections, where they are bounded.
+    pub place: RefCell<Option<Place>>,
     /// The rooms it sits in.
     pub seats: RefCell<Vec<Seat>>,
     /// When its token ends: guarded rooms deliver nothing after it.
@@ -68,7 +73,7 @@ pub struct Conn {
     stream: TcpStream,
     outbox: RefCell<Outbox>,
     caps: OutboxCaps,
-    goaway: Cell<Option<u64>>,
+    goaway: Cell<Option<(u64, &'static str)>>,
     close: Cell<Option<CloseCode>>,
     /// Bytes that left the outbox: a slow link that moves is not a dead one.
     drained: Cell<u64>,
@@ -92,6 +97,7 @@ impl Conn {
             ip,
             codec,
             user: RefCell::new(None),
+            place: RefCell::new(None),
             seats: RefCell::new(Vec::new()),
             expires: Cell::new(None),
             stream,
@@ -199,14 +205,14 @@ impl Conn {
     /// Tells the session to do something. The first close stands; a `goaway` is sent before it.
     pub fn order(&self, order: Order) {
         match order {
-            Order::GoAway { retry_ms } => self.goaway.set(Some(retry_ms)),
+            Order::GoAway { retry_ms, reason } => self.goaway.set(Some((retry_ms, reason))),
             Order::Close(code) => self.close.set(self.close.get().or(Some(code))),
         }
         self.wake();
     }
 
     fn take_order(&self) -> Option<Order> {
-        let goaway = self.goaway.take().map(|retry_ms| Order::GoAway { retry_ms });
+        let goaway = self.goaway.take().map(|(retry_ms, reason)| Order::GoAway { retry_ms, reason });
         goaway.or_else(|| self.close.get().map(Order::Close))
     }
 

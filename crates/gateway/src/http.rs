@@ -61,12 +61,13 @@ pub async fn serve(
     worker::tune(&stream);
     let node = worker.node.clone();
     // A proxy speaks for many, and bounds them itself.
-    let place = match address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
-        true => None,
-        false => match worker.waiting.enter(peer.ip()) {
-            Some(place) => Some(place),
-            None => return metrics::admission(Admission::IpLimited),
-        },
+    let place = if address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
+        None
+    } else {
+        let Some(place) = worker.waiting.enter(peer.ip()) else {
+            return metrics::admission(Admission::IpLimited);
+        };
+        Some(place)
     };
     let speak_http = async {
         let (stream, peer) = address::behind_proxy(stream, peer, &node.config).await.ok()?;
@@ -81,10 +82,10 @@ pub async fn serve(
         let limits = &worker.node.terms.limits;
         let caps =
             OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
-        let Accepted { codec, permit, ip } = accepted;
+        let Accepted { codec, admission, ip } = accepted;
         let conn = Conn::new(crate::random::id().into(), ip, codec, stream, caps);
         // A task of its own: this one's memory, with the handshake in it, is freed.
-        worker.tasks.spawn_local(session::serve(worker.clone(), Rc::new(conn), first, permit));
+        worker.tasks.spawn_local(session::serve(worker.clone(), Rc::new(conn), first, admission));
     }
 }
 
@@ -144,7 +145,7 @@ async fn answer(
     routes: &TowerToHyperService<Router>,
 ) -> Response {
     if request.uri().path() == "/ws" {
-        let (response, accepted) = ws::handshake(node, peer, &request);
+        let (response, accepted) = ws::handshake(node, peer, &request).await;
         if let Some(accepted) = accepted {
             upgrade.replace(Some(accepted));
         }

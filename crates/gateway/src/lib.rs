@@ -2,6 +2,7 @@
 //!
 //! The only crate with sockets. `docs/architecture.md` shows how a frame and an event walk through it.
 
+pub mod admission;
 pub mod alarm;
 pub mod app;
 pub mod auth;

@@ -34,18 +34,43 @@ pub enum Admission {
     NodeFull,
     /// The node is draining.
     Draining,
+    /// Too many came at once.
+    Paced,
     /// The request's head did not come in time.
     TimedOut,
 }
 
 impl Admission {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Accepted, "accepted"),
         (Self::Refused, "refused"),
         (Self::IpLimited, "ip_limited"),
         (Self::NodeFull, "node_full"),
         (Self::Draining, "draining"),
+        (Self::Paced, "paced"),
         (Self::TimedOut, "timed_out"),
+    ];
+}
+
+/// What came of asking for a place over all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is there.
+    Admitted,
+    /// The address or user holds all it may.
+    Full,
+    /// The broker is known to be away: this node decided alone.
+    Unasked,
+    /// The broker did not answer in time: this node decided alone.
+    Unanswered,
+}
+
+impl Claimed {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Admitted, "admitted"),
+        (Self::Full, "full"),
+        (Self::Unasked, "unasked"),
+        (Self::Unanswered, "unanswered"),
     ];
 }
 
@@ -102,6 +127,7 @@ pub struct Totals {
     rooms: AtomicI64,
     members: AtomicI64,
     admissions: [AtomicU64; Admission::ALL.len()],
+    claims: [AtomicU64; Claimed::ALL.len()],
     closes: [AtomicU64; CloseCode::ALL.len()],
     errors: [AtomicU64; ErrorCode::ALL.len()],
     received: [AtomicU64; OpKind::ALL.len()],
@@ -170,6 +196,13 @@ pub fn upkeep() {
 pub fn admission(outcome: Admission) {
     if let Some(at) = Admission::ALL.iter().position(|(of, _)| *of == outcome) {
         TOTALS.admissions[at].fetch_add(1, Relaxed);
+    }
+}
+
+/// A place over all nodes was asked for, and this came of it.
+pub fn claimed(outcome: Claimed) {
+    if let Some(at) = Claimed::ALL.iter().position(|(of, _)| *of == outcome) {
+        TOTALS.claims[at].fetch_add(1, Relaxed);
     }
 }
 
@@ -342,6 +375,9 @@ impl Totals {
         for ((_, outcome), n) in Admission::ALL.iter().zip(&self.admissions) {
             counter!("roomcast_connections_total", "outcome" => *outcome).absolute(n.load(Relaxed));
         }
+        for ((_, outcome), n) in Claimed::ALL.iter().zip(&self.claims) {
+            counter!("roomcast_claims_total", "outcome" => *outcome).absolute(n.load(Relaxed));
+        }
         for (code, n) in CloseCode::ALL.iter().zip(&self.closes) {
             counter!("roomcast_closes_total", "code" => code.code().to_string()).absolute(n.load(Relaxed));
         }
@@ -381,6 +417,10 @@ fn describe() {
     describe_gauge!("roomcast_ingest_waiting", "Webhooks that wait or are in work, over all nodes.");
     describe_gauge!("roomcast_ingest_dead", "Webhooks that were given up, over all nodes.");
     describe_counter!("roomcast_connections_total", "Requests for a WebSocket by outcome.");
+    describe_counter!(
+        "roomcast_claims_total",
+        "Claims for a place under a cap that holds over all nodes, by outcome."
+    );
     describe_counter!(
         "roomcast_closes_total",
         "Connections ended, by close code; 1001 also when the client went."

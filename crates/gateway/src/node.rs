@@ -3,19 +3,20 @@
 use std::{
     fmt,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::SystemTime,
 };
 
 use roomcast_core::{
+    pace::Pace,
     permits::IpPermits,
     session::{Now, Terms},
 };
 use serde_json::json;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::Instant,
 };
 
@@ -24,7 +25,7 @@ use crate::{
     backend::Backend,
     broker::NodeReport,
     config::Config,
-    drain::Phase,
+    drain::{Drain, Phase},
     interest::Interest,
     metrics,
     presence::Presence,
@@ -57,8 +58,10 @@ pub struct Node {
     pub seats: Seats,
     /// To the pump.
     pub notes: mpsc::UnboundedSender<Note>,
+    /// How fast new connections are taken.
+    pub pace: Mutex<Pace>,
     /// Whether the node is going.
-    pub phase: watch::Receiver<Phase>,
+    pub drain: Drain,
     /// Empty rooms per worker.
     pub idle_rooms: Vec<AtomicUsize>,
     /// The ways to the workers.
@@ -135,7 +138,7 @@ impl Node {
                 roomcast_core::breaker::BreakerState::HalfOpen => "half_open",
                 roomcast_core::breaker::BreakerState::Open => "open",
             },
-            "draining": *self.phase.borrow() != Phase::Serving,
+            "draining": self.drain.phase() != Phase::Serving,
         });
         NodeReport { node: self.config.node.clone(), stats }
     }

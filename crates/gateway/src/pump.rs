@@ -22,6 +22,7 @@ use tokio::{
 
 use crate::{
     broker::{self, Broker, BrokerError, Control, Feed, Page, Range},
+    drain::Shed,
     hub::{Delivery, Place},
     interest::Interest,
     metrics,
@@ -55,6 +56,8 @@ pub enum Word {
     Enforce,
     /// Evict the room that was empty longest: another worker needs its place.
     EvictIdle,
+    /// Send a share of the connections to other nodes.
+    Shed(Arc<Shed>),
 }
 
 /// The way to one worker.
@@ -350,6 +353,11 @@ impl Pump {
     }
 
     fn start_repairs(&mut self) {
+        #[cfg(feature = "chaos-hooks")]
+        if std::env::var_os("CHAOS_NO_REPAIR").is_some() {
+            // What waits is forgotten: so a hub would be that does not look for its losses.
+            self.waiting.clear();
+        }
         while self.repairs.len() < REPAIRS {
             let Some((room, since, pace)) = self.waiting.pop_front() else { return };
             if !self.interest.contains(&room) {

@@ -8,10 +8,7 @@ use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use roomcast_core::{
-    permits::IpPermit,
-    session::{Due, Outcome, Session},
-};
+use roomcast_core::session::{Due, Outcome, Session};
 use roomcast_protocol::{
     CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame,
 };
@@ -29,6 +26,7 @@ use self::{
     tasks::{Change, Done},
 };
 use crate::{
+    admission::Admission,
     conn::{Conn, Order},
     metrics,
     node::now,
@@ -45,9 +43,9 @@ const READ_BUFFER: usize = 512;
 
 type Work = Pin<Box<dyn Future<Output = Done>>>;
 
-/// Serves a connection to its end. `first` came with the handshake; the permit is given back when it is over.
-pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, permit: IpPermit) {
-    let mut stay = Stay::begin(worker.clone(), conn.clone(), permit);
+/// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
+pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
+    let mut stay = Stay::begin(worker.clone(), conn.clone(), admission);
     let mut driver = Driver::new(worker.clone(), conn.clone(), first).await;
     stay.code = driver.run().await;
     tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
@@ -60,14 +58,14 @@ struct Stay {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
     code: Option<CloseCode>,
-    _permit: IpPermit,
+    _admission: Admission,
 }
 
 impl Stay {
-    fn begin(worker: Rc<Worker>, conn: Rc<Conn>, permit: IpPermit) -> Self {
+    fn begin(worker: Rc<Worker>, conn: Rc<Conn>, admission: Admission) -> Self {
         metrics::opened();
         worker.hub.borrow_mut().register(&conn);
-        Self { worker, conn, code: None, _permit: permit }
+        Self { worker, conn, code: None, _admission: admission }
     }
 }
 
@@ -75,6 +73,8 @@ impl Drop for Stay {
     fn drop(&mut self) {
         self.worker.leave_all(&self.conn);
         self.worker.hub.borrow_mut().forget(&self.conn);
+        // A client that comes back at once finds its place free.
+        drop(self.conn.place.take());
         metrics::closed(self.code);
     }
 }
@@ -120,9 +120,8 @@ impl Driver {
                 // In this order, so that orders and deadlines hold for a client that never pauses.
                 biased;
                 order = self.conn.attend() => match order {
-                    Ok(Order::GoAway { retry_ms }) => {
-                        let reason = "the node is going".to_owned();
-                        self.push(&Push::Goaway { retry_ms, reason });
+                    Ok(Order::GoAway { retry_ms, reason }) => {
+                        self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
                     }
                     Ok(Order::Close(code)) => return Some(code),
                     Err(_broken) => return None,

@@ -13,9 +13,9 @@ use std::{
 use roomcast_protocol::{CloseCode, PresenceCount, Push, RoomName, ServerFrame};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::LocalSet,
-    time::{Instant, interval, sleep_until, timeout},
+    time::{interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -23,7 +23,7 @@ use crate::{
     alarm::Alarm,
     broker::Control,
     conn::{Conn, Order},
-    drain::{self, Phase},
+    drain::{self, Shed},
     http::{self, waiting::Waiting},
     hub::{self, Delivery, Hub},
     interest::WorkerId,
@@ -96,11 +96,15 @@ async fn run(start: Start) -> io::Result<()> {
     let limits = &node.terms.limits;
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
     let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new(), waiting: Waiting::default() });
+    // One at a time: a second shed is refused while the first goes on.
+    let (sheds, shed) = mpsc::unbounded_channel();
+    let receiver = receive(worker.clone(), deliveries, words, sheds);
     let upkeep = [
         worker.tasks.spawn_local(alarm.watching("flusher", flush(worker.clone()))),
-        worker.tasks.spawn_local(alarm.watching("receiver", receive(worker.clone(), deliveries, words))),
+        worker.tasks.spawn_local(alarm.watching("receiver", receiver)),
         worker.tasks.spawn_local(alarm.watching("housekeeper", keep_house(worker.clone()))),
-        worker.tasks.spawn_local(drain_when_told(worker.clone(), worker.node.phase.clone())),
+        worker.tasks.spawn_local(shed_when_told(shed)),
+        worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
     let _accepting = alarm.watch("worker");
     accept(&worker, &listener, &routes, &stop).await;
@@ -154,6 +158,7 @@ async fn receive(
     worker: Rc<Worker>,
     mut deliveries: mpsc::Receiver<Delivery>,
     mut words: mpsc::UnboundedReceiver<Word>,
+    sheds: mpsc::UnboundedSender<Leaving>,
 ) {
     let mut batch = Vec::with_capacity(DELIVERY_BATCH);
     loop {
@@ -171,6 +176,7 @@ async fn receive(
                 Word::Control(control) => worker.obey(&control),
                 Word::Enforce => worker.enforce(),
                 Word::EvictIdle => { worker.evict_idle(); }
+                Word::Shed(shed) => worker.shed(shed, &sheds),
             },
         }
         // The flusher runs now: this task must not starve it.
@@ -191,30 +197,25 @@ async fn keep_house(worker: Rc<Worker>) {
 }
 
 /// When the node drains: every client is told when to come back elsewhere, and is closed at that time.
-async fn drain_when_told(worker: Rc<Worker>, mut phase: watch::Receiver<Phase>) {
-    if phase.wait_for(|phase| *phase == Phase::Draining).await.is_err() {
-        return;
+async fn drain_when_told(worker: Rc<Worker>) {
+    worker.node.drain.begun().await;
+    let conns = worker.conns();
+    drain::send_away(conns, worker.node.config.drain.spread, "the node is going", CloseCode::Restart).await;
+    // Who slipped in while the phase changed; it may take a moment until the last handshake is through.
+    loop {
+        worker.close_all(CloseCode::Restart);
+        sleep(HOUSEKEEPING).await;
     }
-    // Weak, so that who leaves early is not held until its turn.
-    let conns: Vec<Weak<Conn>> = worker.hub.borrow().conns().map(Rc::downgrade).collect();
-    let start = Instant::now();
-    let mut schedule = drain::spread(worker.node.config.drain.spread, conns);
-    let order = |conn: &Weak<Conn>, order| {
-        if let Some(conn) = conn.upgrade() {
-            conn.order(order);
-        }
-    };
-    for (after, conn) in &schedule {
-        let retry_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-        order(conn, Order::GoAway { retry_ms });
+}
+
+/// Connections that were chosen to go elsewhere.
+type Leaving = (Vec<Weak<Conn>>, Arc<Shed>);
+
+/// Sends the chosen connections to other nodes.
+async fn shed_when_told(mut sheds: mpsc::UnboundedReceiver<Leaving>) {
+    while let Some((conns, shed)) = sheds.recv().await {
+        drain::send_away(conns, shed.spread, "moved to another node", CloseCode::Shed).await;
     }
-    schedule.sort_by_key(|(after, _)| *after);
-    for (after, conn) in schedule {
-        sleep_until(start + after).await;
-        order(&conn, Order::Close(CloseCode::Restart));
-    }
-    // Who slipped in while the phase changed.
-    worker.close_all(CloseCode::Restart);
 }
 
 impl Worker {
@@ -275,6 +276,18 @@ impl Worker {
             Control::Restrictions => self.node.restrictions.note(),
             Control::NodesChanged => {}
         }
+    }
+
+    /// Weak, so that who leaves early is not held until its turn.
+    fn conns(&self) -> Vec<Weak<Conn>> {
+        self.hub.borrow().conns().map(Rc::downgrade).collect()
+    }
+
+    fn shed(&self, shed: Arc<Shed>, sheds: &mpsc::UnboundedSender<Leaving>) {
+        let conns = shed.choose(self.conns());
+        // Nobody waits for the answer of a worker that took too long, and without the other task the worker stops.
+        let _nobody_waits = shed.chosen.send(conns.len());
+        let _stopping = sheds.send((conns, shed));
     }
 
     /// Puts out who is banned: of the hub, or of a room.

@@ -8,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 /// What a publisher puts into `data`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     /// Which publisher of the room, from 0.
-    pub(super) p: u32,
+    pub(crate) p: u32,
     /// Its number for this event, from 1, without gap.
-    pub(super) n: u64,
+    pub(crate) n: u64,
     /// When it was sent: microseconds since the start of the run.
-    pub(super) t: u64,
+    pub(crate) t: u64,
     /// Fills the payload up.
     #[serde(default, skip_serializing_if = "String::is_empty", skip_deserializing)]
-    pub(super) x: String,
+    pub(crate) x: String,
 }
 
 impl Stamp {
     /// Fills `data` up to this many bytes of JSON, where it is smaller without.
-    pub(super) fn filled(mut self, payload: usize) -> Self {
+    pub(crate) fn filled(mut self, payload: usize) -> Self {
         let empty = serde_json::to_string(&self).map_or(0, |json| json.len());
         self.x = "x".repeat(payload.saturating_sub(empty + r#","x":"""#.len()));
         self
@@ -31,34 +31,34 @@ impl Stamp {
 
 /// As much of a server frame as a subscriber looks at: reading thousands of frames per second is the tool's own cost.
 #[derive(Debug, Deserialize)]
-pub(super) struct Glance<'a> {
+pub(crate) struct Glance<'a> {
     #[serde(borrow, default)]
-    pub(super) push: Option<Cow<'a, str>>,
+    pub(crate) push: Option<Cow<'a, str>>,
     #[serde(default)]
-    pub(super) offset: Option<u64>,
+    pub(crate) offset: Option<u64>,
     #[serde(default)]
-    pub(super) data: Option<Stamp>,
+    pub(crate) data: Option<Stamp>,
 }
 
 /// One subscriber's account.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     expected: Vec<u64>,
     missing: HashSet<(u32, u64)>,
     last_offset: u64,
     /// Events that came.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Events that came after a later one of the same publisher.
-    pub(super) late: u64,
+    pub(crate) late: u64,
     /// Events that came before.
-    pub(super) duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Events whose `offset` was not the one after the last.
-    pub(super) offset_jumps: u64,
+    pub(crate) offset_jumps: u64,
 }
 
 impl Tally {
     /// A subscriber that joined at `offset` before anything was published.
-    pub(super) fn new(publishers: usize, offset: u64) -> Self {
+    pub(crate) fn new(publishers: usize, offset: u64) -> Self {
         Self {
             expected: vec![1; publishers],
             missing: HashSet::new(),
@@ -71,7 +71,7 @@ impl Tally {
     }
 
     /// Takes note of an event.
-    pub(super) fn event(&mut self, offset: u64, stamp: &Stamp) {
+    pub(crate) fn event(&mut self, offset: u64, stamp: &Stamp) {
         self.received += 1;
         if offset != self.last_offset + 1 {
             self.offset_jumps += 1;
@@ -92,7 +92,7 @@ impl Tally {
     }
 
     /// How many of the events that were published never came.
-    pub(super) fn lost(&self, published: &[u64]) -> u64 {
+    pub(crate) fn lost(&self, published: &[u64]) -> u64 {
         let tail: u64 =
             published.iter().zip(&self.expected).map(|(last, next)| (last + 1).saturating_sub(*next)).sum();
         self.missing.len() as u64 + tail

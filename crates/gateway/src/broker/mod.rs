@@ -153,6 +153,24 @@ impl Broker {
         each!(self, broker => broker.presence_members(room, cursor, limit).await)
     }
 
+    /// Counts one more connection of this node under `key`, and answers how many that makes on this node. Each is to
+    /// be given back by [`Broker::release_address`].
+    pub fn hold_address(&self, key: &Arc<str>) -> u64 {
+        each!(self, broker => broker.hold_address(key))
+    }
+
+    /// Whether what this node holds under `key` fits under the cap, beside what the other live nodes hold; where it
+    /// does, they count it from now on. One round trip. It may be given up at any time: then, as after an error, the
+    /// others hear of it soon after, unless it is released.
+    pub async fn claim_address(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
+        each!(self, broker => broker.claim_address(key, cap).await)
+    }
+
+    /// One connection less. The other nodes hear of it soon.
+    pub fn release_address(&self, key: &Arc<str>) {
+        each!(self, broker => broker.release_address(key));
+    }
+
     /// Removes what the broker keeps of the room, starts a new epoch, and tells the members.
     pub async fn end_room(&self, room: &RoomName, reason: &str) -> Result<Position, BrokerError> {
         each!(self, broker => broker.end_room(room, reason).await)
@@ -305,6 +323,15 @@ pub struct PresenceState {
     pub count: PresenceCount,
     /// Whether a presence push went out; false when one went out less than the interval ago.
     pub published: bool,
+}
+
+/// What came of [`Broker::claim_address`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// It fits.
+    Admitted,
+    /// It is one too many.
+    Full,
 }
 
 /// One page of a room's members, by user id.

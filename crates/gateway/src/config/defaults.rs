@@ -9,7 +9,7 @@ use std::{
 };
 
 use roomcast_core::{
-    limits::{Cap, DEV_CONNECT_RATE_PER_IP, DEV_CONNECTIONS_PER_IP, Limits},
+    limits::{Cap, DEV_ACCEPT_PER_SECOND, DEV_CONNECT_RATE_PER_IP, DEV_CONNECTIONS_PER_IP, Limits},
     permission::{Namespaces, Rules},
 };
 use roomcast_protocol::Namespace;
@@ -38,8 +38,8 @@ pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(6);
 /// One slow command is chance, five in a row are not.
 pub const DEFAULT_BREAKER_FAILURES: u32 = 5;
-/// How long a dependency that failed is left alone before one probe.
-pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_secs(2);
+/// How long a dependency that failed is left alone before one probe; four times that, if it goes on failing.
+pub const DEFAULT_BREAKER_OPEN: Duration = Duration::from_millis(500);
 /// A burst of some seconds; more would only be late, and its sender retries.
 pub const DEFAULT_INGEST_CAPACITY: NonZeroUsize = NonZeroUsize::new(1_000).unwrap();
 /// A publish takes a millisecond: five do thousands per second, and no burst takes Redis from the clients.
@@ -169,6 +169,7 @@ fn limits(dev: bool) -> Limits {
     Limits {
         connections_per_ip: dev_cap(DEV_CONNECTIONS_PER_IP, limits.connections_per_ip),
         connect_rate_per_ip: dev_cap(DEV_CONNECT_RATE_PER_IP, limits.connect_rate_per_ip),
+        accept_per_second: dev_cap(DEV_ACCEPT_PER_SECOND, limits.accept_per_second),
         connect_burst_per_ip: dev_cap(DEV_CONNECT_RATE_PER_IP, limits.connect_burst_per_ip),
         ..limits
     }

@@ -4,6 +4,7 @@ pub(crate) mod body;
 mod changes;
 mod claims;
 mod moderation;
+mod moves;
 mod rooms;
 mod stock;
 mod tickets;
@@ -52,6 +53,8 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/batch", post(batch))
         .route("/api/v1/tickets", post(tickets::mint))
         .route("/api/v1/disconnect", post(disconnect))
+        .route("/api/v1/shed", post(moves::shed))
+        .route("/api/v1/drain", post(moves::drain))
         .route("/api/v1/stock", post(stock::offer))
         .route("/api/v1/claim", post(claims::claim))
         .route("/api/v1/unclaim", post(claims::unclaim))

@@ -26,7 +26,7 @@ pub fn routes(node: Arc<Node>) -> Router {
 }
 
 async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Response {
-    let phase = *node.phase.borrow();
+    let phase = node.drain.phase();
     let serving = phase == Phase::Serving;
     let broker = node.broker_ready();
     let status = if serving && broker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -2,13 +2,18 @@
 //!
 //! Nothing of the query string is read: a token there would stand in every log on the way.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::PoisonError,
+    time::Duration,
+};
 
 use axum::{body::Body, response::Response};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
-use roomcast_core::permits::{IpPermit, PermitRefusal};
-use roomcast_protocol::{Codec, ErrorCode, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
+use roomcast_core::permits::{CONNECTIONS_RETRY, PermitRefusal};
+use roomcast_protocol::{Codec, ErrorCode, Failure, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
+use tokio::time::sleep;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{
@@ -16,27 +21,32 @@ use super::{
     problem::{Problem, retry_seconds},
 };
 use crate::{
+    admission::{self, Admission},
     drain::Phase,
-    metrics::{self, Admission},
+    metrics,
     node::{Node, now},
+    random::jitter,
 };
+
+/// How a refusal is counted, and how it is told.
+type Refusal = (metrics::Admission, Problem);
 
 /// A connection that may begin.
 pub(super) struct Accepted {
     pub(super) codec: Codec,
-    pub(super) permit: IpPermit,
+    pub(super) admission: Admission,
     pub(super) ip: IpAddr,
 }
 
 /// Answers a request for `/ws`; with the response 101 comes the admission.
-pub(super) fn handshake<B>(
+pub(super) async fn handshake<B>(
     node: &Node,
     peer: SocketAddr,
     request: &Request<B>,
 ) -> (Response, Option<Accepted>) {
-    match admit(node, peer, request) {
+    match admit(node, peer, request).await {
         Ok((accept, offered, accepted)) => {
-            metrics::admission(Admission::Accepted);
+            metrics::admission(metrics::Admission::Accepted);
             let mut response = Response::builder()
                 .status(StatusCode::SWITCHING_PROTOCOLS)
                 .header(header::UPGRADE, "websocket")
@@ -59,24 +69,50 @@ pub(super) fn handshake<B>(
     }
 }
 
-fn admit<B>(
+async fn admit<B>(
     node: &Node,
     peer: SocketAddr,
     request: &Request<B>,
-) -> Result<(String, bool, Accepted), (Admission, Problem)> {
-    let refused = |problem| (Admission::Refused, problem);
+) -> Result<(String, bool, Accepted), Refusal> {
+    let refused = |problem| (metrics::Admission::Refused, problem);
     let key = check_handshake(request).map_err(refused)?;
     let headers = request.headers();
     check_origin(node, headers).map_err(refused)?;
     let (codec, offered) = subprotocol(headers).map_err(refused)?;
-    if *node.phase.borrow() == Phase::Draining {
-        let problem = Problem::new(ErrorCode::Unavailable, "this node is going: connect to another")
-            .header(header::RETRY_AFTER, "1".to_owned());
-        return Err((Admission::Draining, problem));
-    }
+    refuse_when_draining(node)?;
     let ip = address::client(peer.ip(), headers, &node.config.trusted_proxies);
     let permit = node.permits.acquire(ip, now().instant).map_err(too_many)?;
-    Ok((derive_accept_key(key.as_bytes()), offered, Accepted { codec, permit, ip }))
+    wait_for_turn(node).await?;
+    let retry_after = CONNECTIONS_RETRY;
+    let full = |_| too_many(PermitRefusal::IpConnections { retry_after });
+    let admission = admission::of_address(node, permit).await.map_err(full)?;
+    Ok((derive_accept_key(key.as_bytes()), offered, Accepted { codec, admission, ip }))
+}
+
+fn refuse_when_draining(node: &Node) -> Result<(), Refusal> {
+    if node.drain.phase() < Phase::Draining {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorCode::Unavailable, "this node is going: connect to another")
+        .header(header::RETRY_AFTER, "1".to_owned());
+    Err((metrics::Admission::Draining, problem))
+}
+
+/// A storm is taken at the pace that those who are connected already do not feel.
+async fn wait_for_turn(node: &Node) -> Result<(), Refusal> {
+    let turn = node.pace.lock().unwrap_or_else(PoisonError::into_inner).admit(now().instant);
+    match turn {
+        Ok(Duration::ZERO) => Ok(()),
+        Ok(wait) => {
+            sleep(wait).await;
+            refuse_when_draining(node)
+        }
+        Err(retry) => {
+            let retry_ms = u64::try_from(retry.as_millis()).unwrap_or(u64::MAX);
+            let message = "too many clients are connecting to this node at once";
+            Err((metrics::Admission::Paced, Failure::retry(ErrorCode::Unavailable, message, retry_ms).into()))
+        }
+    }
 }
 
 /// Tungstenite would answer 101 to nearly anything; this does not. Returns the key.
@@ -145,18 +181,19 @@ fn subprotocol(headers: &HeaderMap) -> Result<(Codec, bool), Problem> {
     })
 }
 
-fn too_many(refusal: PermitRefusal) -> (Admission, Problem) {
+fn too_many(refusal: PermitRefusal) -> Refusal {
     let (outcome, code, status) = match refusal {
         PermitRefusal::IpConnections { .. } | PermitRefusal::IpRate { .. } => {
-            (Admission::IpLimited, ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS)
+            (metrics::Admission::IpLimited, ErrorCode::RateLimited, StatusCode::TOO_MANY_REQUESTS)
         }
         PermitRefusal::NodeFull { .. } => {
-            (Admission::NodeFull, ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
+            (metrics::Admission::NodeFull, ErrorCode::Unavailable, StatusCode::SERVICE_UNAVAILABLE)
         }
     };
     let problem = Problem::new(code, refusal.to_string())
         .status(status)
-        .header(header::RETRY_AFTER, retry_seconds(refusal.retry_after()));
+        // With jitter, so that what was refused together does not come back together.
+        .header(header::RETRY_AFTER, retry_seconds(jitter(refusal.retry_after())));
     (outcome, problem)
 }
 

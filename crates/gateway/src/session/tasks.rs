@@ -150,8 +150,9 @@ pub(crate) async fn publish(
         return Err(Failure::new(ErrorCode::TooLarge, format!("data is larger than {most} bytes")));
     }
     // Users can't take a back end's keys before it uses them.
-    let scope = if publication.from.is_some() { "user" } else { "service" };
-    publication.key = publication.key.map(|key| format!("{scope}:{key}"));
+    if publication.from.is_some() {
+        publication.key = publication.key.map(|key| format!("user:{key}"));
+    }
     if rules.moderated && publication.event == "comment" {
         let message = "in a moderated namespace only the comment operation makes comments";
         return Err(Failure::new(ErrorCode::Forbidden, message));

@@ -1,10 +1,10 @@
 //! The promises themselves. Each runs over both brokers.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use roomcast_core::permission::HistoryRules;
 use roomcast_gateway::broker::{
-    BrokerError, Control, Delivery, Feed, Page, PresenceUpdate, Publication, Range,
+    BrokerError, Claim, Control, Delivery, Feed, Page, PresenceUpdate, Publication, Range,
 };
 use roomcast_protocol::{Data, Epoch, Offset, Position, PresenceCount};
 
@@ -40,6 +40,9 @@ macro_rules! contract {
             a_goodbye_takes_effect_at_once,
             a_node_that_lost_its_lease_is_told,
             live_nodes_are_listed_with_their_figures,
+            an_address_holds_its_cap_over_all_nodes,
+            a_dead_node_gives_its_addresses_back,
+            what_was_admitted_without_a_claim_counts_soon,
         );
     };
 }
@@ -391,4 +394,86 @@ pub(crate) async fn live_nodes_are_listed_with_their_figures(world: World) {
     b.broker.heartbeat(&report).await.unwrap();
     let live = a.broker.heartbeat(&crate::world::report("a")).await.unwrap();
     assert_eq!(live, [crate::world::report("a"), report]);
+}
+
+/// One more connection, which stays only where it fits.
+async fn enter(node: &Node, key: &Arc<str>, cap: u64) -> Claim {
+    node.broker.hold_address(key);
+    let claim = node.broker.claim_address(key, cap).await.unwrap();
+    if claim == Claim::Full {
+        node.broker.release_address(key);
+    }
+    claim
+}
+
+/// Tries until there is a place, or patience ends.
+async fn enter_in_time(node: &Node, key: &Arc<str>, cap: u64, within: Duration) {
+    let entered = async {
+        while enter(node, key, cap).await == Claim::Full {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(within, entered).await.expect("a place comes free");
+}
+
+pub(crate) async fn an_address_holds_its_cap_over_all_nodes(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    a.heartbeat().await;
+    let (one, other) = (Arc::from("ip/192.0.2.1"), Arc::from("ip/2001:db8::/64"));
+    assert_eq!(a.broker.hold_address(&one), 1);
+    assert_eq!(a.broker.claim_address(&one, 3).await.unwrap(), Claim::Admitted);
+    assert_eq!(enter(&b, &one, 3).await, Claim::Admitted);
+    assert_eq!(enter(&b, &one, 3).await, Claim::Admitted);
+    for node in [&a, &b] {
+        assert_eq!(enter(node, &one, 3).await, Claim::Full);
+        assert_eq!(enter(node, &other, 3).await, Claim::Admitted, "a neighbour is not held to it");
+        // A larger cap lets one more in, once the other node has told what it gave back.
+        enter_in_time(node, &one, 4, Duration::from_secs(5)).await;
+        node.broker.release_address(&one);
+    }
+    b.broker.release_address(&one);
+    enter_in_time(&a, &one, 3, Duration::from_secs(5)).await;
+    assert_eq!(enter(&b, &one, 3).await, Claim::Full);
+}
+
+pub(crate) async fn a_dead_node_gives_its_addresses_back(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    a.heartbeat().await;
+    let one = Arc::from("user/ann");
+    for _ in 0..3 {
+        assert_eq!(enter(&b, &one, 3).await, Claim::Admitted);
+    }
+    assert_eq!(enter(&a, &one, 3).await, Claim::Full);
+    world.kill(b).await;
+    let beats = async {
+        loop {
+            a.heartbeat().await;
+            tokio::time::sleep(PRESENCE.heartbeat).await;
+        }
+    };
+    tokio::select! {
+        () = beats => {}
+        () = enter_in_time(&a, &one, 3, PRESENCE.lease * 5) => {}
+    }
+    for _ in 0..2 {
+        assert_eq!(enter(&a, &one, 3).await, Claim::Admitted);
+    }
+    assert_eq!(enter(&a, &one, 3).await, Claim::Full);
+}
+
+pub(crate) async fn what_was_admitted_without_a_claim_counts_soon(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    a.heartbeat().await;
+    let one = Arc::from("ip/192.0.2.9");
+    for _ in 0..3 {
+        b.broker.hold_address(&one);
+    }
+    b.heartbeat().await;
+    let told = async {
+        while enter(&a, &one, 3).await == Claim::Admitted {
+            a.broker.release_address(&one);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), told).await.expect("the others hear of it");
 }

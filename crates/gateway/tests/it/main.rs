@@ -9,6 +9,8 @@
 
 mod api;
 mod bad_input;
+mod balancer;
+mod caps;
 mod changes;
 mod cli;
 mod cluster;
@@ -17,7 +19,9 @@ mod counters;
 mod handshake;
 mod ingest;
 mod limits;
+mod moves;
 mod rooms;
 mod specs;
+mod storm;
 mod support;
 mod tokens;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
     time::{Duration, Instant as StdInstant, SystemTime},
 };
 
@@ -9,10 +10,10 @@ use roomcast_core::permission::HistoryRules;
 use roomcast_protocol::{Epoch, Position, RoomName};
 use tokio::time::Instant;
 
-use super::room::Room;
+use super::{addresses::Addresses, room::Room};
 use crate::broker::{
-    Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate, feed::FeedSender,
-    payload::Body,
+    Claim, Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate,
+    feed::FeedSender, payload::Body,
 };
 
 /// Rooms kept at once: as many as a node may have. The longest idle give way.
@@ -50,6 +51,7 @@ struct Lease {
 pub(super) struct Bus {
     lease: Duration,
     rooms: HashMap<RoomName, Room>,
+    pub(super) addresses: Addresses,
     nodes: HashMap<String, Node>,
     leases: BTreeMap<String, Lease>,
     next_id: u64,
@@ -67,6 +69,7 @@ impl Bus {
         Self {
             lease,
             rooms: HashMap::new(),
+            addresses: Addresses::default(),
             nodes: HashMap::new(),
             leases: BTreeMap::new(),
             next_id: 0,
@@ -220,6 +223,7 @@ impl Bus {
         let lost = !self.is_live(name, now);
         let lease = Lease { until: now + self.lease, report: Some(report.clone()) };
         self.leases.insert(name.to_owned(), lease);
+        self.addresses.tell(name);
         let live: Vec<_> = self
             .leases
             .iter()
@@ -283,6 +287,11 @@ impl Bus {
         Some(Members { count: room.count(live), members, cursor })
     }
 
+    pub(super) fn claim_address(&mut self, node: &str, key: &Arc<str>, cap: u64, now: Instant) -> Claim {
+        let leases = &self.leases;
+        self.addresses.claim(node, key, cap, |other| is_live(leases, other, now))
+    }
+
     pub(super) fn end(&mut self, name: &RoomName, epoch: &str, reason: &str, now: Instant) -> Position {
         self.rooms.remove(name);
         let position = self.room(name, epoch, now).tail().clone();
@@ -301,6 +310,7 @@ impl Bus {
         self.next_sweep = now + SWEEP_INTERVAL;
         self.leases.retain(|_, lease| lease.until + FORGET_NODE > now);
         let leases = &self.leases;
+        self.addresses.forget(|node| !leases.contains_key(node));
         self.rooms.retain(|_, room| {
             room.sweep(now, |node| !leases.contains_key(node));
             room.until() > now || !room.is_empty()

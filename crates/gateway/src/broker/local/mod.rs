@@ -3,6 +3,7 @@
 //! It is the default for one node, and lets tests run many nodes without Redis. It outlives no process, and it is
 //! one lock: it makes no attempt at the throughput of many cores.
 
+mod addresses;
 mod bus;
 mod room;
 
@@ -18,8 +19,8 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    BrokerError, Control, Delivery, Feed, Health, MAX_MEMBERS, Members, NodeReport, Page, PresenceState,
-    PresenceUpdate, Publication, Published, Range, feed, payload::Body,
+    BrokerError, Claim, Control, Delivery, Feed, Health, MAX_MEMBERS, Members, NodeReport, Page,
+    PresenceState, PresenceUpdate, Publication, Published, Range, feed, payload::Body,
 };
 use crate::config;
 use bus::{Bus, Reach, unix_ms};
@@ -298,6 +299,22 @@ impl LocalBroker {
         let bus = self.commands()?;
         let none = Members { count: PresenceCount::default(), members: Vec::new(), cursor: None };
         Ok(bus.members(room, cursor, limit.clamp(1, MAX_MEMBERS), Instant::now()).unwrap_or(none))
+    }
+
+    /// See [`super::Broker::hold_address`].
+    pub fn hold_address(&self, key: &Arc<str>) -> u64 {
+        self.0.bus.lock().addresses.hold(&self.0.node, key)
+    }
+
+    /// See [`super::Broker::claim_address`].
+    #[allow(clippy::unused_async, reason = "the face that both brokers share")]
+    pub async fn claim_address(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
+        Ok(self.commands()?.claim_address(&self.0.node, key, cap, Instant::now()))
+    }
+
+    /// See [`super::Broker::release_address`].
+    pub fn release_address(&self, key: &Arc<str>) {
+        self.0.bus.lock().addresses.release(&self.0.node, key);
     }
 
     /// See [`super::Broker::end_room`].

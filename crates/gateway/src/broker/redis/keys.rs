@@ -84,6 +84,18 @@ impl Keys {
         format!("{}:{{nodes}}:stats", self.prefix)
     }
 
+    /// HASH: node → its share of the connections of an address or a user. No room's name begins with `@`; what would
+    /// break the hash tag, or is long, is hashed.
+    pub(super) fn shares(&self, key: &str) -> String {
+        let plain =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b':' | b'.' | b'/' | b'-' | b'_' | b'@' | b'|');
+        if key.len() <= 128 && key.bytes().all(plain) {
+            format!("{}:{{@{key}}}:shares", self.prefix)
+        } else {
+            format!("{}:{{@#{}}}:shares", self.prefix, hex(&Sha256::digest(key)))
+        }
+    }
+
     /// The channel of every node.
     pub(super) fn control(&self) -> String {
         format!("{}:{{nodes}}:control", self.prefix)
@@ -118,6 +130,18 @@ mod tests {
             ["rc:{event:wall}:meta", "xx:{event:wall}:ch", "rc:{}:ch", "rc:{a}:ch}:ch", "", &keys.control()]
         {
             assert_eq!(keys.room(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_users_have_names_of_their_own() {
+        let keys = Keys::new("rc");
+        assert_eq!(keys.shares("ip/2001:db8::/64"), "rc:{@ip/2001:db8::/64}:shares");
+        let odd = ["user/}{", "user/ann ", &format!("user/{}", "a".repeat(200)), "user/#"];
+        let names: std::collections::HashSet<_> = odd.iter().map(|key| keys.shares(key)).collect();
+        assert_eq!(names.len(), odd.len());
+        for name in names {
+            assert!(name.starts_with("rc:{@#") && name.len() == "rc:{@#}:shares".len() + 64, "{name}");
         }
     }
 

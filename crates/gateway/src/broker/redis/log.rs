@@ -98,14 +98,13 @@ impl Log {
                 let offset = payload::number(id.strip_suffix("-0")).ok()?;
                 Some(Body::parse(body).ok()?.at(Offset(offset), payload::number(Some(at)).ok()?))
             };
-            match read() {
-                Some(event) => events.push(event),
+            if let Some(event) = read() {
+                events.push(event);
+            } else {
                 // What can't be read is missing, and is told as such: refusing the page would hold up all that
                 // comes after it.
-                None => {
-                    tracing::warn!(%room, id, "an entry of a room's log can't be read");
-                    complete = false;
-                }
+                tracing::warn!(%room, id, "an entry of a room's log can't be read");
+                complete = false;
             }
         }
         if mode != "since" {

@@ -3,6 +3,7 @@
 //! fred stays inside this folder. Nothing here repeats a command whose fate is unknown, waits for a connection, or
 //! decides what a gap means: a caller hears [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
 
+mod addresses;
 mod client;
 mod fault;
 mod health;
@@ -32,12 +33,13 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    BrokerError, Control, Feed, Health, Members, NodeReport, Page, PresenceState, PresenceUpdate,
+    BrokerError, Claim, Control, Feed, Health, Members, NodeReport, Page, PresenceState, PresenceUpdate,
     Publication, Published, Range,
     feed::{self, FeedSender},
     payload::{self, Body},
 };
 use crate::config;
+use addresses::Addresses;
 use client::{Commands, Purpose};
 use fault::Effect;
 use health::HealthCell;
@@ -69,6 +71,7 @@ struct Inner {
     subscriptions: Subscriptions,
     nodes: Arc<Nodes>,
     presence: Presence,
+    addresses: Arc<Addresses>,
     health: Arc<HealthCell>,
     receiver: Mutex<Option<mpsc::Receiver<Feed>>>,
     cancel: CancellationToken,
@@ -159,6 +162,15 @@ impl RedisBroker {
             cancel.clone(),
         ));
 
+        let addresses = Arc::new(Addresses::new(
+            node,
+            presence.lease,
+            keys.clone(),
+            commands.clone(),
+            scripts.clone(),
+            nodes.clone(),
+        ));
+        tasks.spawn(addresses.clone().keep_told(cancel.clone()));
         let presence = Presence::new(
             node,
             presence.lease,
@@ -177,6 +189,7 @@ impl RedisBroker {
             subscriptions,
             nodes,
             presence,
+            addresses,
             health,
             receiver,
             cancel,
@@ -261,6 +274,7 @@ impl RedisBroker {
     /// See [`super::Broker::heartbeat`].
     pub async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
         let live = self.0.nodes.heartbeat(report).await?;
+        self.0.addresses.renew();
         // The lease is renewed whatever becomes of this; the shares that were missed are due at the next heartbeat.
         if let Err(error) = self.0.presence.renew().await {
             tracing::warn!(%error, "could not renew this node's presence");
@@ -270,6 +284,7 @@ impl RedisBroker {
 
     /// See [`super::Broker::goodbye`].
     pub async fn goodbye(&self) -> Result<(), BrokerError> {
+        self.0.addresses.leave().await;
         self.0.presence.leave().await?;
         self.0.nodes.goodbye().await
     }
@@ -292,6 +307,21 @@ impl RedisBroker {
         limit: usize,
     ) -> Result<Members, BrokerError> {
         self.0.presence.members(room, cursor, limit).await
+    }
+
+    /// See [`super::Broker::hold_address`].
+    pub fn hold_address(&self, key: &Arc<str>) -> u64 {
+        self.0.addresses.hold(key)
+    }
+
+    /// See [`super::Broker::claim_address`].
+    pub async fn claim_address(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
+        self.0.addresses.claim(key, cap).await
+    }
+
+    /// See [`super::Broker::release_address`].
+    pub fn release_address(&self, key: &Arc<str>) {
+        self.0.addresses.release(key);
     }
 
     /// See [`super::Broker::end_room`].

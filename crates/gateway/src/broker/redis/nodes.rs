@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -32,6 +32,7 @@ pub(super) struct Nodes {
     feed: SharedFeed,
     live: Mutex<BTreeSet<String>>,
     registered: AtomicBool,
+    losses: AtomicU64,
     news: Notify,
 }
 
@@ -53,6 +54,7 @@ impl Nodes {
             feed,
             live: Mutex::new(BTreeSet::from([node.to_owned()])),
             registered: AtomicBool::new(false),
+            losses: AtomicU64::new(0),
             news: Notify::new(),
         }
     }
@@ -60,6 +62,11 @@ impl Nodes {
     /// The live nodes of the last look, this one always among them.
     pub(super) fn live(&self) -> Vec<String> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// How often this node's lease did not hold: Redis may have lost what it was told.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     /// The set may have changed.
@@ -93,7 +100,11 @@ impl Nodes {
             return Err(BrokerError::Internal("a heartbeat without an answer".into()));
         };
         let first = !self.registered.swap(true, Ordering::Relaxed);
-        Ok(self.observe(reports(nodes), held == "0" && !first))
+        let lost = held == "0" && !first;
+        if lost {
+            self.losses.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self.observe(reports(nodes), lost))
     }
 
     pub(super) async fn goodbye(&self) -> Result<(), BrokerError> {

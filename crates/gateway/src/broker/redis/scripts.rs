@@ -15,6 +15,7 @@ pub(super) struct Scripts {
     pub(super) heartbeat: Named,
     pub(super) live: Named,
     pub(super) goodbye: Named,
+    pub(super) claim_address: Named,
 }
 
 /// A script and its name in the metrics.
@@ -41,6 +42,7 @@ impl Scripts {
             heartbeat: nodes("heartbeat", include_str!("lua/heartbeat.lua")),
             live: nodes("live", include_str!("lua/live.lua")),
             goodbye: nodes("goodbye", include_str!("lua/goodbye.lua")),
+            claim_address: log("claim_address", include_str!("lua/claim_address.lua")),
         }
     }
 }

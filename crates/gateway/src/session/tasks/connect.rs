@@ -5,16 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast_core::permission::{Identity, Role, RoomPatterns};
+use roomcast_core::{
+    permission::{Identity, Role, RoomPatterns},
+    permits::CONNECTIONS_RETRY,
+};
 use roomcast_protocol::{CloseCode, Connect, Connected, ErrorCode, Failure, LimitsInfo, Ok as Answer};
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Done};
 use crate::{
+    admission,
     auth::AuthError,
     backend::Repeat,
     conn::Conn,
     node::{Node, now, unix_ms},
+    random::jitter,
     restrictions::Speaks,
 };
 
@@ -63,6 +68,12 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
     if let Err(banned) = node.restrictions.admit(&who.user, Some(conn.ip), None, Speaks::No, unix_ms()) {
         return Done::failed(id, banned).closing(CloseCode::Disconnected);
     }
+    let Ok(place) = admission::of_user(node, &who).await else {
+        let retry_ms = u64::try_from(jitter(CONNECTIONS_RETRY).as_millis()).unwrap_or(u64::MAX);
+        let failure = Failure::retry(ErrorCode::LimitReached, "this user has too many connections", retry_ms);
+        return Done::failed(id, failure).closing(CloseCode::Overloaded);
+    };
+    conn.place.replace(place);
     let limits = &node.terms.limits;
     let answer = Answer::Connected(Box::new(Connected {
         session: conn.id.to_string(),

@@ -58,6 +58,24 @@ impl Client {
         Ok(Self { socket, speak, next_id: 1, pushes: VecDeque::new() })
     }
 
+    /// Opens a socket, or says how it was refused.
+    pub async fn try_open(to: SocketAddr, speak: Speak) -> Result<Self, Refused> {
+        Self::try_open_from(Ipv4Addr::LOCALHOST.into(), to, speak).await
+    }
+
+    /// The same from one address of the loopback.
+    pub async fn try_open_from(from: IpAddr, to: SocketAddr, speak: Speak) -> Result<Self, Refused> {
+        match Self::open_from(from, to, speak).await {
+            Ok(client) => Ok(client),
+            Err(Error::Http(response)) => {
+                let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+                let retry_after = after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+                Err(Refused { status: response.status().as_u16(), retry_after })
+            }
+            Err(error) => panic!("neither accepted nor refused: {error}"),
+        }
+    }
+
     /// A guest, connected.
     pub async fn guest(to: SocketAddr, speak: Speak) -> Self {
         let mut client = Self::open(to, speak).await;
@@ -161,6 +179,13 @@ impl Client {
         let heard = timeout(during, self.socket.next()).await;
         assert!(heard.is_err(), "{heard:?} came");
     }
+}
+
+/// How an upgrade was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused {
+    pub status: u16,
+    pub retry_after: Option<Duration>,
 }
 
 /// A good request for an upgrade, to be spoilt by tests.

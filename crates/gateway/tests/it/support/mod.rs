@@ -1,7 +1,9 @@
 //! Nodes in this process, and clients that speak to them over real sockets.
 
 pub mod api;
+pub mod call;
 pub mod client;
+pub mod follower;
 pub mod http;
 pub mod neighbour;
 pub mod node;
