@@ -14,14 +14,38 @@ use roomcast_protocol::ErrorCode;
 use super::problem::Problem;
 use crate::node::{Node, now};
 
+/// As whom a request is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// Who holds the API key: the operator.
+    Operator,
+    /// Who holds a token of this role.
+    Token(Role),
+}
+
+impl Caller {
+    /// Whether it may hand out this role: the operator any, a token its own and what is below an admin's.
+    pub fn may_grant(self, role: Role) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Token(own) => role == own || role < Role::Admin,
+        }
+    }
+}
+
 /// Lets a request pass, or answers 401 or 403.
-pub async fn guard(State(node): State<Arc<Node>>, request: Request, next: Next) -> Result<Response, Problem> {
-    check(&node, request.headers())?;
+pub async fn guard(
+    State(node): State<Arc<Node>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let caller = check(&node, request.headers())?;
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
-/// Whether these are the headers of somebody who may call the API.
-pub fn check(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
+/// As whom a request with these headers is made, where it may call the API.
+pub fn check(node: &Node, headers: &HeaderMap) -> Result<Caller, Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(bearer);
     let challenge = |problem: Problem| problem.header(header::WWW_AUTHENTICATE, "Bearer".to_owned());
     let Some(bearer) = bearer else {
@@ -31,10 +55,14 @@ pub fn check(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
         )));
     };
     if node.config.api_key.as_ref().is_some_and(|key| key.matches(bearer)) {
-        return Ok(());
+        return Ok(Caller::Operator);
     }
     match node.verifier.verify(bearer, now().unix_ms) {
-        Ok(verified) if verified.identity.role >= Role::Admin => Ok(()),
+        // The API reaches every room: a token that was made for some of them must not widen itself here.
+        Ok(verified) if verified.identity.rooms.is_some() => {
+            Err(Problem::new(ErrorCode::Forbidden, "a token that is limited to rooms may not call this API"))
+        }
+        Ok(verified) if verified.identity.role >= Role::Admin => Ok(Caller::Token(verified.identity.role)),
         Ok(_) => Err(Problem::new(ErrorCode::Forbidden, "role service or admin is needed")),
         Err(_) => {
             Err(challenge(Problem::new(ErrorCode::InvalidToken, "neither the API key nor a valid token")))

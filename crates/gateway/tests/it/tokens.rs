@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{
-    Api, Client, Scene, Speak, admin_token,
+    Api, Client, Scene, Speak, TestNode, admin_token,
     api::{closes, errors},
     sign::{seconds, short, signed},
     token,
@@ -235,4 +235,24 @@ async fn who_shows_the_secret_again_is_the_same_guest() {
     let answer = thief.request(json!({ "op": "connect", "guest": user })).await;
     assert_ne!(answer["ok"]["user"], user, "{answer}");
     scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_does_not_widen_itself_through_the_api() {
+    let node = TestNode::alone(&[]).await;
+    let client = reqwest::Client::new();
+    let mint = async |bearer: &str, role: &str| {
+        let order = json!({ "sub": "eve", "role": role });
+        let url = format!("http://{}/api/v1/tickets", node.internal);
+        let answer = client.post(url).bearer_auth(bearer).body(order.to_string()).send().await;
+        answer.expect("answered").status().as_u16()
+    };
+    let service = token("shop", "service", MINUTES);
+    assert_eq!((mint(&service, "member").await, mint(&service, "service").await), (200, 200));
+    assert_eq!(mint(&service, "admin").await, 403);
+    assert_eq!(mint(&token("ada", "admin", MINUTES), "admin").await, 200);
+    let limited =
+        json!({ "sub": "shop", "role": "service", "rooms": ["event:shop"], "exp": 4_000_000_000_u64 });
+    assert_eq!(mint(&signed(&limited), "member").await, 403);
+    node.stop().await;
 }

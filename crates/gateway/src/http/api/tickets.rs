@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use roomcast_core::permission::Role;
 use roomcast_protocol::ErrorCode;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::body::Body;
 use crate::{
     backend::Repeat,
-    http::problem::Problem,
+    http::{auth::Caller, problem::Problem},
     node::{Node, unix_ms},
     session::tasks::Grant,
 };
@@ -34,8 +34,12 @@ pub(super) struct Order {
 /// `{sub, role, rooms?, ttl_ms?, session_ms?}` → `{ticket, expires_at}`.
 pub(super) async fn mint(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Body(order): Body<Order>,
 ) -> Result<Json<Value>, Problem> {
+    if !caller.may_grant(order.role) {
+        return Err(Problem::new(ErrorCode::Forbidden, "a token may not hand out this role"));
+    }
     let bad = |detail| Problem::new(ErrorCode::BadFrame, detail);
     if order.sub.is_empty() || order.sub.chars().count() > 128 || order.sub.chars().any(char::is_control) {
         return Err(bad("sub must be 1 to 128 characters, none of them a control character"));
