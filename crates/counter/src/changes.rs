@@ -11,15 +11,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use fred::{
-    clients::{Client, WithOptions},
-    interfaces::ClientLike,
-    types::{config::Options, scripts::Script},
-};
+use fred::types::scripts::Script;
 
 use crate::{
     CounterError, Invalid,
-    redis::{Effect, changes_key, map_fault, run},
+    redis::{Effect, Routed, changes_key, map_fault, run},
     validate,
 };
 
@@ -68,7 +64,7 @@ impl Changes {
     pub fn is_per_room(&self) -> bool {
         match self {
             Self::Memory(_) => false,
-            Self::Redis(redis) => redis.0.client.is_clustered(),
+            Self::Redis(redis) => redis.0.client.is_cluster(),
         }
     }
 
@@ -173,7 +169,7 @@ fn is_complete(after: Place, oldest: Option<Place>) -> bool {
 pub struct RedisChanges(Arc<Stream>);
 
 struct Stream {
-    client: WithOptions<Client>,
+    client: Routed,
     prefix: String,
     size: u64,
     script: Script,
@@ -188,12 +184,9 @@ impl fmt::Debug for RedisChanges {
 
 impl RedisChanges {
     /// The stream of this prefix; `size` as the stores that write it were told.
-    #[allow(clippy::needless_pass_by_value)] // It keeps the client: that fred copies the handle is its affair.
-    pub fn new(client: Client, prefix: &str, size: u64) -> Self {
-        let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
+    pub fn new(client: impl Into<Routed>, prefix: &str, size: u64) -> Self {
         let script = Script::from_lua(include_str!("redis/lua/changes.lua"));
-        let client = client.with_options(&options);
-        Self(Arc::new(Stream { client, prefix: prefix.to_owned(), size, script }))
+        Self(Arc::new(Stream { client: client.into(), prefix: prefix.to_owned(), size, script }))
     }
 
     async fn read(&self, room: Option<&str>, after: Place, limit: u32) -> Result<ChangePage, CounterError> {

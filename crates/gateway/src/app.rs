@@ -18,9 +18,7 @@ use roomcast_core::{
     permits::{IpPermits, PermitRules},
     session::Terms,
 };
-use roomcast_counter::{
-    ChangeLog, Changes, Counter, Ingest, Limits, Memory, PublishMode, RedisChanges, RedisIngest,
-};
+use roomcast_counter::{ChangeLog, Changes, Counter, Ingest, Limits, Memory, RedisChanges, RedisIngest};
 use roomcast_protocol::RoomName;
 use tokio::{
     sync::{Notify, mpsc},
@@ -304,11 +302,12 @@ async fn connect(
         (Backing::Redis, Some(redis)) => {
             metrics::expect_redis();
             let broker = RedisBroker::connect(redis, incarnation, config.presence, tasks, stop).await?;
-            let (client, prefix) = (broker.client(), &redis.prefix);
+            let (servers, prefix) = (broker.servers(), &redis.prefix);
             let limits = Limits { changes: redis.changes, ..Limits::default() };
-            let counter = roomcast_counter::Redis::with(client.clone(), prefix, limits, PublishMode::Plain);
-            let ingest = RedisIngest::new(client.clone(), prefix, ingest::rules(&config.ingest));
-            let changes = RedisChanges::new(client, prefix, redis.changes);
+            let counter =
+                roomcast_counter::Redis::with(servers.clone(), prefix, limits, broker.publish_mode());
+            let ingest = RedisIngest::new(servers.clone(), prefix, ingest::rules(&config.ingest));
+            let changes = RedisChanges::new(servers, prefix, redis.changes);
             Ok(Stores {
                 broker: Broker::Redis(broker),
                 counter: Counter::Redis(counter),

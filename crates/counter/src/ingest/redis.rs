@@ -2,16 +2,12 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use fred::{
-    clients::{Client, WithOptions},
-    interfaces::ClientLike,
-    types::{FromValue, Value, config::Options, scripts::Script},
-};
+use fred::types::{FromValue, Value, scripts::Script};
 
 use super::{DeadLetter, Depth, Entry, Fate, IngestRules, Intake, Replayed};
 use crate::{
     CounterError,
-    redis::{Effect, map_fault, run},
+    redis::{Effect, Routed, map_fault, run},
     secret,
 };
 
@@ -22,7 +18,7 @@ const COMMON_LUA: &str = include_str!("lua/common.lua");
 pub struct RedisIngest(Arc<Shared>);
 
 struct Shared {
-    client: WithOptions<Client>,
+    client: Routed,
     prefix: String,
     rules: IngestRules,
     scripts: Scripts,
@@ -47,10 +43,8 @@ impl fmt::Debug for RedisIngest {
 }
 
 impl RedisIngest {
-    /// Queues on this client. Give it a default command timeout: none is set here.
-    #[allow(clippy::needless_pass_by_value)] // The queues keep the client: that fred copies the handle is its affair.
-    pub fn new(client: Client, prefix: &str, rules: IngestRules) -> Self {
-        let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
+    /// Queues on this client, or these.
+    pub fn new(client: impl Into<Routed>, prefix: &str, rules: IngestRules) -> Self {
         let script = |text: &str| Script::from_lua(format!("{COMMON_LUA}{text}"));
         let scripts = Scripts {
             enqueue: script(include_str!("lua/enqueue.lua")),
@@ -61,8 +55,7 @@ impl RedisIngest {
             replay: script(include_str!("lua/replay.lua")),
             depth: script(include_str!("lua/depth.lua")),
         };
-        let client = client.with_options(&options);
-        Self(Arc::new(Shared { client, prefix: prefix.to_owned(), rules, scripts }))
+        Self(Arc::new(Shared { client: client.into(), prefix: prefix.to_owned(), rules, scripts }))
     }
 
     pub(super) fn rules(&self) -> &IngestRules {

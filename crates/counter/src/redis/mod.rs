@@ -5,17 +5,15 @@
 
 mod calls;
 mod fault;
+mod route;
 mod script;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fred::{
-    clients::{Client, WithOptions},
-    interfaces::{ClientLike, HashesInterface, KeysInterface, SortedSetsInterface},
-    types::{Expiration, FromValue, Value, config::Options, scripts::Script},
-};
+use fred::types::{Expiration, FromValue, Value, scripts::Script};
 
 pub(crate) use fault::{Effect, map as map_fault};
+pub use route::{Route, Routed};
 pub(crate) use script::run;
 
 use crate::{
@@ -59,11 +57,11 @@ pub enum ChangeTarget {
 }
 
 impl ChangeTarget {
-    /// The right one for this client: `size` entries, none where it is 0.
-    pub fn of(client: &Client, prefix: &str, size: u64) -> Self {
+    /// The right one for these servers: `size` entries, none where it is 0.
+    pub fn of(servers: &Routed, prefix: &str, size: u64) -> Self {
         match size {
             0 => Self::Off,
-            size if client.is_clustered() => Self::PerRoom { size },
+            size if servers.is_cluster() => Self::PerRoom { size },
             size => Self::Shared { key: changes_key(prefix), size },
         }
     }
@@ -104,7 +102,7 @@ pub enum PublishMode {
 pub struct Redis(Arc<Shared>);
 
 struct Shared {
-    client: WithOptions<Client>,
+    client: Routed,
     prefix: String,
     limits: Limits,
     scripts: Scripts,
@@ -119,19 +117,15 @@ impl fmt::Debug for Redis {
 }
 
 impl Redis {
-    /// A store on this client, with the default limits. Give the client a default command timeout: none is set here.
-    pub fn new(client: Client, prefix: &str) -> Self {
+    /// A store on this client, or these, with the default limits.
+    pub fn new(client: impl Into<Routed>, prefix: &str) -> Self {
         Self::with(client, prefix, Limits::default(), PublishMode::Plain)
     }
 
     /// A store with these limits and this kind of channel.
-    #[allow(clippy::needless_pass_by_value)] // The store keeps the client: that fred copies the handle is its affair.
-    pub fn with(client: Client, prefix: &str, limits: Limits, mode: PublishMode) -> Self {
-        // While the connection is away a command fails at once, and none is ever written twice.
-        let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
-        let changes = ChangeTarget::of(&client, prefix, limits.changes);
-        let client = client.with_options(&options);
-        let scripts = Scripts::new(mode, &changes);
+    pub fn with(client: impl Into<Routed>, prefix: &str, limits: Limits, mode: PublishMode) -> Self {
+        let client = client.into();
+        let scripts = Scripts::new(mode, &ChangeTarget::of(&client, prefix, limits.changes));
         Self(Arc::new(Shared { client, prefix: prefix.to_owned(), limits, scripts }))
     }
 
@@ -221,7 +215,7 @@ impl Redis {
         ttl: Duration,
     ) -> Result<(), CounterError> {
         let expires = Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-        let set = self.0.client.set(self.ticket_key(ticket), grant, Some(expires), None, false);
+        let set = self.0.client.set_for(self.ticket_key(ticket), grant, expires);
         set.await.map_err(|error| fault::map(error, Effect::Write))
     }
 
@@ -377,7 +371,7 @@ impl Redis {
 
     /// Puts a room at the head of the sweep's list.
     async fn look_soon(&self, room: &str) -> Result<(), CounterError> {
-        let added = self.0.client.zadd(self.rooms_key(), None, None, false, false, (0.0, room));
+        let added = self.0.client.zadd(self.rooms_key(), 0.0, room);
         let _new: u64 = added.await.map_err(|error| fault::map(error, Effect::Write))?;
         Ok(())
     }

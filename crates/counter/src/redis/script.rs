@@ -1,14 +1,12 @@
 //! The scripts, and how one is run: by its hash, and in full where the server does not know it.
 
 use fred::{
-    clients::{Client, WithOptions},
     error::Error,
-    interfaces::ClientLike,
-    types::{CustomCommand, FromValue, Value, scripts::Script},
+    types::{FromValue, Value, scripts::Script},
     util::redis_keyslot,
 };
 
-use super::{ChangeTarget, PublishMode, log_lua};
+use super::{ChangeTarget, PublishMode, Routed, log_lua};
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 const STOCK_LUA: &str = include_str!("lua/stock.lua");
@@ -77,7 +75,7 @@ impl Scripts {
 /// Runs a script. After `NOSCRIPT` it certainly did not run, so sending it in full is no retry; `EVAL` runs it on the
 /// very server that owns the slot, and leaves it known there.
 pub(crate) async fn run<R: FromValue>(
-    client: &WithOptions<Client>,
+    client: &Routed,
     script: &Script,
     keys: Vec<String>,
     args: Vec<Value>,
@@ -95,17 +93,16 @@ pub(crate) async fn run<R: FromValue>(
 /// Sends one command. By hand, because fred 10.1 has no scripts on a client with options: `client.evalsha()` would
 /// quietly reach through to the client without them, and wait where it should fail at once.
 async fn send<R: FromValue>(
-    client: &WithOptions<Client>,
+    client: &Routed,
     command: &'static str,
     script: Value,
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, Error> {
-    let slot = keys.first().map(|key| redis_keyslot(key.as_bytes()));
-    let command = CustomCommand::new_static(command, slot, false);
+    let slot = redis_keyslot(keys.first().map(String::as_bytes).unwrap_or_default());
     let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
     words.extend([script, keys.len().to_string().into()]);
     words.extend(keys.into_iter().map(Value::from));
     words.extend(args);
-    client.custom(command, words).await
+    client.custom(command, slot, words).await
 }

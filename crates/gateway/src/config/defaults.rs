@@ -95,6 +95,7 @@ impl Draft {
             node: None,
             redis: Redis {
                 url: Secret::new(""),
+                ca_file: None,
                 prefix: String::new(),
                 ready_grace: DEFAULT_READY_GRACE,
                 connect_attempts: DEFAULT_CONNECT_ATTEMPTS,

@@ -43,6 +43,8 @@ pub(super) enum Field<T> {
     Text(Place<T, Option<String>>, TextRule),
     Secret(Place<T, Option<Secret>>, TextRule),
     Jwks(Place<T, Option<JwksSource>>),
+    /// The path of a file that can be read.
+    File(Place<T, Option<PathBuf>>),
     Networks(Place<T, Vec<IpNet>>),
     Overrides(Place<T, Vec<(IpNet, Cap)>>),
     Origins(Place<T, Origins>),
@@ -101,6 +103,11 @@ impl<T> Field<T> {
             Self::Text(at, rule) => *at(target) = Some(rule.check(self.scalar(given)?)?),
             Self::Secret(at, rule) => *at(target) = Some(Secret::new(rule.check(self.scalar(given)?)?)),
             Self::Jwks(at) => *at(target) = Some(jwks(&self.scalar(given)?)?),
+            Self::File(at) => {
+                let path = PathBuf::from(self.scalar(given)?);
+                let is_file = fs::metadata(&path).is_ok_and(|meta| meta.is_file());
+                *at(target) = Some(is_file.then_some(path).ok_or("the path of a file that can be read")?);
+            }
             Self::Networks(at) => {
                 *at(target) = items(given)?.iter().map(|item| network(item)).collect::<Result<_, _>>()?;
             }
@@ -151,6 +158,7 @@ impl<T> Field<T> {
                 JwksSource::File(path) => text(&path.display().to_string()),
                 JwksSource::Url(url) => text(url),
             },
+            Self::File(at) => text(&at(target).as_ref()?.display().to_string()),
             Self::Networks(at) => list(at(target).iter().map(ToString::to_string).collect()),
             Self::Overrides(at) => list(at(target).iter().map(show_override).collect()),
             Self::Origins(at) => {
@@ -181,6 +189,7 @@ impl<T> Field<T> {
             Self::Text(..) => "text",
             Self::Secret(..) => "secret",
             Self::Jwks(_) => "path or URL",
+            Self::File(_) => "path",
             Self::Networks(_) => "list of networks",
             Self::Overrides(_) => "list or table of network=limit",
             Self::Origins(_) => "list of origins",
@@ -205,7 +214,7 @@ impl<T> Field<T> {
             Self::MaybeDuration(_) => {
                 json!({"oneOf": [{"type": "string", "pattern": time}, {"enum": ["off", "unlimited"]}]})
             }
-            Self::Address(_) | Self::Text(..) | Self::Jwks(_) => json!({"type": "string"}),
+            Self::Address(_) | Self::Text(..) | Self::Jwks(_) | Self::File(_) => json!({"type": "string"}),
             Self::Secret(..) => json!({"type": "string", "writeOnly": true}),
             Self::Networks(_) | Self::Origins(_) => json!({"type": "array", "items": {"type": "string"}}),
             Self::Overrides(_) => json!({"oneOf": [

@@ -74,6 +74,8 @@ pub struct Config {
 pub struct Redis {
     /// `redis://`, `rediss://`, `redis-cluster://` or `redis-sentinel://`; may hold a password.
     pub url: Secret,
+    /// Whom to trust with TLS instead of the system's authorities: certificates in PEM.
+    pub ca_file: Option<PathBuf>,
     /// What every key starts with.
     pub prefix: String,
     /// How long the broker may be unusable before the node says it is not ready.

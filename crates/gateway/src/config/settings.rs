@@ -205,6 +205,9 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
     node_row("redis.url", Field::Secret(|d| &mut d.redis_url, REDIS_URL), "URL",
         "The broker; production does not start without it. redis://, rediss:// (TLS), redis-cluster://, redis-sentinel://; may hold a user and a password.")
         .example("\"redis://127.0.0.1:6379\""),
+    node_row("redis.ca_file", Field::File(|d| &mut d.redis.ca_file), "PEM file",
+        "With TLS, whom to trust instead of the system's certificate authorities: for a Redis with a private one.")
+        .example("\"/etc/roomcast/redis-ca.pem\""),
     node_row("redis.prefix", Field::Text(|d| &mut d.prefix, PREFIX), "text",
         "What every key starts with, so that one Redis can serve several clusters."),
     node_row("redis.ready_grace", Field::Duration(|d| &mut d.redis.ready_grace), "time",

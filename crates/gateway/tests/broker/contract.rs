@@ -10,16 +10,10 @@ use roomcast_protocol::{Data, Epoch, Offset, Position, PresenceCount};
 
 use crate::world::{HISTORY, Node, PRESENCE, World, numbered, present, room};
 
-/// Makes one test of each promise.
-macro_rules! contract {
-    ($world:expr; $($promise:ident),* $(,)?) => {
-        $(#[tokio::test]
-        async fn $promise() {
-            crate::contract::$promise($world).await;
-        })*
-    };
-    ($world:expr) => {
-        crate::contract::contract!($world;
+/// Hands the names of all promises to another macro, behind what it was given.
+macro_rules! promises {
+    ($then:ident!($($given:tt)*)) => {
+        $then! { $($given)*;
             events_reach_every_subscriber_once_and_in_order,
             the_past_is_read_by_position,
             a_trimmed_past_is_not_complete,
@@ -43,10 +37,32 @@ macro_rules! contract {
             an_address_holds_its_cap_over_all_nodes,
             a_dead_node_gives_its_addresses_back,
             what_was_admitted_without_a_claim_counts_soon,
-        );
+        }
     };
 }
-pub(crate) use contract;
+
+/// Makes one test of each promise.
+macro_rules! contract {
+    ($world:expr; $($promise:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $promise() {
+            crate::contract::$promise($world).await;
+        })*
+    };
+}
+
+/// Keeps each promise in turn.
+macro_rules! keep {
+    ($world:ident; $($promise:ident),* $(,)?) => {
+        $($promise($world(stringify!($promise))).await;)*
+    };
+}
+pub(crate) use {contract, promises};
+
+/// All promises, one after the other, each in a world of the name given.
+pub(crate) async fn all(world: impl Fn(&str) -> World) {
+    promises!(keep!(world));
+}
 
 fn numbers(page: &Page) -> Vec<u64> {
     page.events.iter().map(|event| event.data.to().unwrap()).collect()

@@ -7,11 +7,11 @@ use roomcast_gateway::broker::{Broker, BrokerError, Delivery, Feed, Publication,
 use roomcast_protocol::{CounterValue, Offset};
 
 use crate::{
-    contract::contract,
+    contract::{contract, promises},
     world::{HISTORY, PRESENCE, World, numbered, room},
 };
 
-contract!(World::local());
+promises!(contract!(World::local()));
 
 #[tokio::test]
 async fn a_severed_node_misses_what_comes_and_is_told_so() {

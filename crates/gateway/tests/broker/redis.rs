@@ -7,12 +7,12 @@ use roomcast_protocol::{Data, Epoch, Offset, Position};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    contract::contract,
+    contract::{contract, promises},
     server::RedisServer,
     world::{HISTORY, Node, World, connect, connect_with, numbered, present, report, room, settings},
 };
 
-contract!(World::redis());
+promises!(contract!(World::redis()));
 
 fn is_interrupted(item: &Feed) -> bool {
     matches!(item, Feed::Interrupted)

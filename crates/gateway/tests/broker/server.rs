@@ -21,7 +21,7 @@ impl RedisServer {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         // Another process may take the free port first: then try the next.
         for _ in 0..10 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_port();
             let process = spawn(port, &args, &directory);
             let mut server =
                 Self { process, port, args: args.clone(), directory: tempfile::tempdir().unwrap() };
@@ -31,6 +31,11 @@ impl RedisServer {
             }
         }
         panic!("redis-server does not start");
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -49,6 +54,11 @@ impl RedisServer {
         assert!(self.answers(), "redis-server does not start again");
     }
 
+    /// The same; it may be loading its data still.
+    pub(crate) fn restart_without_waiting(&mut self) {
+        self.process = spawn(self.port, &self.args, &self.directory);
+    }
+
     /// Stops it in its tracks, or lets it go on: `STOP` or `CONT`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.process.id().to_string();
@@ -57,16 +67,7 @@ impl RedisServer {
 
     /// One command over a connection of its own; the raw answer, as far as it came at once.
     pub(crate) fn command(&self, words: &[&str]) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.extend([&format!("${}\r\n", word.len()), *word, "\r\n"]);
-        }
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = vec![0; 65_536];
-        let read = stream.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..read]).into_owned()
+        command(self.port, words)
     }
 
     fn answers(&mut self) -> bool {
@@ -84,6 +85,24 @@ impl RedisServer {
         }
         false
     }
+}
+
+/// One command over a connection of its own to whoever listens there; the raw answer, as far as it came at once.
+pub(crate) fn command(port: u16, words: &[&str]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.extend([&format!("${}\r\n", word.len()), *word, "\r\n"]);
+    }
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = vec![0; 65_536];
+    let read = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn spawn(port: u16, args: &[String], directory: &tempfile::TempDir) -> Child {

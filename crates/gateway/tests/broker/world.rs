@@ -29,6 +29,8 @@ pub(crate) const PRESENCE: Presence =
 pub(crate) enum World {
     Local(LocalBus),
     Redis(RedisServer),
+    /// Servers of somebody else, and how they are made to forget everything.
+    Elsewhere(Redis, Box<dyn Fn()>),
 }
 
 impl World {
@@ -43,7 +45,7 @@ impl World {
     pub(crate) fn server(&mut self) -> &mut RedisServer {
         match self {
             World::Redis(server) => server,
-            World::Local(_) => panic!("no server here"),
+            World::Local(_) | World::Elsewhere(..) => panic!("no server here"),
         }
     }
 
@@ -52,6 +54,10 @@ impl World {
         let broker = match self {
             World::Local(bus) => Broker::Local(bus.attach(name)),
             World::Redis(server) => Broker::Redis(connect(&server.url(), name).await.unwrap()),
+            World::Elsewhere(settings, _) => {
+                let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+                Broker::Redis(connect_with(settings, name, &tasks, &cancel).await.unwrap())
+            }
         };
         broker.heartbeat(&report(name)).await.unwrap();
         let feed = broker.take_feed().unwrap();
@@ -72,6 +78,7 @@ impl World {
                 node.broker.end_room(room, "lost").await.unwrap();
             }
             World::Redis(server) => assert_eq!(server.command(&["FLUSHALL"]), "+OK\r\n"),
+            World::Elsewhere(_, forget) => forget(),
         }
     }
 }
@@ -95,6 +102,7 @@ pub(crate) fn settings(url: &str) -> Redis {
         url: Secret::new(url),
         prefix: "rc".to_owned(),
         ready_grace: Duration::from_secs(10),
+        ca_file: None,
         connect_attempts: 2,
         command_timeout: Duration::from_millis(500),
         max_in_flight: NonZeroUsize::new(4_096).unwrap(),

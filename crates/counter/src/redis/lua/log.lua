@@ -52,6 +52,9 @@ local function log_append(meta_key, log_key, channel, epoch_candidate, history_s
   if size > 0 then
     redis.call('XADD', log_key, 'MAXLEN', '=', int_text(size), offset .. '-0', 'b', body, 'a', at)
     redis.call('PEXPIRE', log_key, int_text(ttl))
+  else
+    -- Without a log, what tells the last event from another at the same offset after a failover.
+    redis.call('HSET', meta_key, 'at', at)
   end
   -- The position must outlive the log: a log without its position could not be continued.
   redis.call('PEXPIRE', meta_key, int_text(ttl + 86400000))

@@ -17,7 +17,7 @@ use futures_util::future::join_all;
 use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{client::Commands, fault::Effect, keys::Keys, nodes::Nodes, scripts::Scripts};
+use super::{commands::Commands, fault::Effect, keys::Keys, nodes::Nodes, scripts::Scripts};
 use crate::broker::{BrokerError, Claim};
 
 /// A share that is not renewed is forgotten after so long: only then does a new process with the name of one that

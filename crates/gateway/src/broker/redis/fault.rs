@@ -39,9 +39,29 @@ fn word(error: &Error) -> &str {
     error.details().split_whitespace().next().unwrap_or_default()
 }
 
+/// The error of a command that was not sent, for this reason.
+pub(super) fn not_sent(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Routing, why.into())
+}
+
 /// Whether an ACL refused it.
 pub(super) fn is_denied(error: &Error) -> bool {
     word(error) == "NOPERM"
+}
+
+/// Whether the server will do it before long.
+pub(super) fn is_busy(error: &Error) -> bool {
+    matches!(word(error), "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "TRYAGAIN")
+}
+
+/// Whether another server of the cluster has to be asked: this one is fine.
+pub(super) fn is_elsewhere(error: &Error) -> bool {
+    matches!(word(error), "MOVED" | "ASK" | "TRYAGAIN")
+}
+
+/// Whether the server refused it before it did anything.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    is_denied(error) || REFUSALS.contains(&word(error))
 }
 
 /// Whether trying again with the same credentials is pointless.

@@ -1,5 +1,6 @@
 //! The names of keys and channels. A room's name in braces is the hash tag: all that is a room's is in one slot.
 
+use fred::{types::config::Server, util::redis_keyslot};
 use roomcast_protocol::RoomName;
 use sha2::{Digest, Sha256};
 
@@ -101,9 +102,19 @@ impl Keys {
         format!("{}:{{nodes}}:control", self.prefix)
     }
 
-    /// The channel on which a node hears itself.
+    /// The channel on which a node hears itself, where there is one server.
     pub(super) fn probe(&self, node: &str) -> String {
         format!("{}:{{nodes}}:probe:{node}", self.prefix)
+    }
+
+    /// The channel on which a node hears itself by way of one server of a cluster, which tells it to all others too.
+    pub(super) fn probe_by(&self, node: &str, server: &Server) -> String {
+        format!("{}:{server}", self.probe(node))
+    }
+
+    /// The slot of all that is a room's.
+    pub(super) fn slot(&self, room: &RoomName) -> u16 {
+        redis_keyslot(self.channel(room).as_bytes())
     }
 }
 

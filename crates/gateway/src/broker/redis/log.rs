@@ -1,6 +1,9 @@
 //! The rooms' logs: appending, reading, where they stand, and their end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fred::types::Value;
 use futures_util::future::{join, join_all};
@@ -10,12 +13,13 @@ use sha2::{Digest, Sha256};
 
 use super::{
     body,
-    client::Commands,
+    commands::Commands,
     fault::Effect,
     internal,
     keys::{Keys, hex},
     nonsense,
     scripts::Scripts,
+    witness::Witnesses,
 };
 use crate::broker::{
     BrokerError, MAX_PAGE, Page, Publication, Published, Range, new_epoch,
@@ -23,13 +27,14 @@ use crate::broker::{
 };
 
 /// A room's position outlives its log by this much, as `log_append` has it.
-const POSITION_TTL: Duration = Duration::from_secs(86_400);
+pub(super) const POSITION_TTL: Duration = Duration::from_secs(86_400);
 
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) keys: Keys,
     pub(super) scripts: Arc<Scripts>,
     pub(super) commands: Commands,
+    pub(super) witnesses: Arc<Witnesses>,
 }
 
 impl Log {
@@ -57,8 +62,14 @@ impl Log {
         let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
         match &answer[..] {
             [outcome] if outcome == "key_reused" => Err(BrokerError::KeyReused),
-            [outcome, epoch, offset] => {
-                Ok(Published { position: position(epoch, offset)?, duplicate: outcome == "duplicate" })
+            [outcome, epoch, offset] if outcome == "duplicate" => {
+                Ok(Published { position: position(epoch, offset)?, duplicate: true })
+            }
+            [outcome, epoch, offset, at] if outcome == "stored" => {
+                let position = position(epoch, offset)?;
+                let at = payload::number(Some(at)).map_err(|_| nonsense("publish"))?;
+                self.witnesses.note(room, &position.epoch, position.offset, at, Instant::now());
+                Ok(Published { position, duplicate: false })
             }
             _ => Err(nonsense("publish")),
         }
@@ -174,7 +185,7 @@ impl Log {
     }
 }
 
-fn position(epoch: &str, offset: &str) -> Result<Position, BrokerError> {
+pub(super) fn position(epoch: &str, offset: &str) -> Result<Position, BrokerError> {
     let read = || {
         let offset = Offset(payload::number(Some(offset)).ok()?);
         Some(Position { epoch: payload::epoch(Some(epoch)).ok()?, offset })
@@ -182,6 +193,6 @@ fn position(epoch: &str, offset: &str) -> Result<Position, BrokerError> {
     read().ok_or_else(|| nonsense("a position"))
 }
 
-fn millis(duration: Duration) -> Value {
+pub(super) fn millis(duration: Duration) -> Value {
     duration.as_millis().to_string().into()
 }

@@ -1,35 +1,50 @@
-//! The Redis broker: streams and scripts over one connection, pub/sub over another.
+//! The Redis broker: streams and scripts over one connection to each server, pub/sub over another.
 //!
-//! fred stays inside this folder. Nothing here repeats a command whose fate is unknown, waits for a connection, or
-//! decides what a gap means: a caller hears [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
+//! One server, a master that sentinels name, or a cluster are the same thing here: a [`lookout`] says which server owns
+//! which slots, each of these is a [`shard`], and [`routes`] lead to it. fred stays inside this folder. Nothing here
+//! repeats a command whose fate is unknown, waits for a connection, or decides what a gap means: a caller hears
+//! [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
 
 mod addresses;
-mod client;
+mod channels;
+mod cluster;
+mod commands;
 mod fault;
 mod health;
 mod keys;
+mod link;
 mod log;
+mod lookout;
 mod nodes;
+mod plan;
 mod presence;
 mod probe;
 mod reader;
+mod routes;
 mod scripts;
+mod sentinels;
+mod shard;
 mod subscriptions;
+mod verify;
+mod witness;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use fred::{
-    clients::Client,
-    interfaces::{ClientLike, EventInterface},
-    types::Value,
+    types::{Value, config::Server},
+    util::redis_keyslot,
 };
 use roomcast_core::permission::HistoryRules;
-use roomcast_counter::ChangeTarget;
+use roomcast_counter::{ChangeTarget, PublishMode, Route, Routed};
 use roomcast_protocol::{Data, Position, RoomName};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -38,22 +53,29 @@ use super::{
     feed::{self, FeedSender},
     payload::{self, Body},
 };
-use crate::config;
+use crate::{config, random};
 use addresses::Addresses;
-use client::{Commands, Purpose};
+use channels::Channels;
+use commands::Commands;
 use fault::Effect;
 use health::HealthCell;
 use keys::Keys;
+use link::{Link, Purpose};
 use log::Log;
+use lookout::Lookout;
 use nodes::Nodes;
+use plan::Plan;
 use presence::Presence;
-use probe::Probe;
-use reader::Reader;
+use routes::Routes;
 use scripts::Scripts;
-use subscriptions::{Subscriptions, Task};
+use shard::Context;
+use subscriptions::Task;
+use witness::Witnesses;
 
-/// How long a client may take to say goodbye to the server.
-const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between attempts at the start, doubling up to the second.
+const START_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How long a start waits for the other servers of a cluster.
+const FELLOWS_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long an idempotency key is remembered.
 const KEY_TTL: Duration = Duration::from_secs(600);
@@ -64,17 +86,13 @@ pub struct RedisBroker(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    keys: Keys,
+    context: Arc<Context>,
     commands: Commands,
+    channels: Arc<Channels>,
     log: Log,
-    subscriber: Client,
-    subscriptions: Subscriptions,
-    nodes: Arc<Nodes>,
     presence: Presence,
     addresses: Arc<Addresses>,
-    health: Arc<HealthCell>,
     receiver: Mutex<Option<mpsc::Receiver<Feed>>>,
-    cancel: CancellationToken,
 }
 
 /// The feed's sending end, shared by the tasks; locked for a moment only.
@@ -98,17 +116,17 @@ impl RedisBroker {
         tasks: &TaskTracker,
         cancel: &CancellationToken,
     ) -> Result<Self, BrokerError> {
-        let (command_client, command_task) = client::open(config, Purpose::Commands).await?;
-        let (subscriber, subscriber_task) = client::open(config, Purpose::Subscriptions).await?;
-        let cancel = cancel.child_token();
+        let plan = Plan::new(config)?;
+        let mode = if plan.is_cluster() { PublishMode::Sharded } else { PublishMode::Plain };
         let keys = Keys::new(&config.prefix);
-        let scripts =
-            Arc::new(Scripts::new(&ChangeTarget::of(&command_client, &config.prefix, config.changes)));
-        let commands = Commands::new(command_client.clone(), config);
+        let routes = Arc::new(Routes::new(mode));
+        let servers = Routed::from(routes.clone() as Arc<dyn Route>);
+        let changes = ChangeTarget::of(&servers, &config.prefix, config.changes);
+        let scripts = Arc::new(Scripts::new(mode, &changes));
+        let commands = Commands::new(routes.clone(), mode, config);
         let (sender, receiver) = feed::channel(feed::DEFAULT_FEED_CAPACITY);
         let feed = SharedFeed(Arc::new(Mutex::new(sender)));
-        let health = Arc::new(HealthCell::new());
-        let probe = Arc::new(Probe::new(Instant::now()));
+        let witnesses = Arc::new(Witnesses::new(Instant::now()));
         let nodes = Arc::new(Nodes::new(
             node,
             presence.lease,
@@ -117,51 +135,36 @@ impl RedisBroker {
             scripts.clone(),
             feed.clone(),
         ));
-        let reader = Reader {
+        let context = Arc::new(Context {
+            plan,
+            mode,
+            node: node.to_owned(),
             keys: keys.clone(),
-            control: keys.control(),
-            own: keys.probe(node),
-            feed: feed.clone(),
-            health: health.clone(),
-            probe: probe.clone(),
-            nodes: nodes.clone(),
-            warned: None,
-        };
-        let messages = subscriber.message_rx();
-        let own = vec![keys.control(), keys.probe(node)];
-        let (mut subscribing, subscriptions) =
-            Task::new(subscriber.clone(), keys.clone(), own, feed.clone(), health.clone(), probe.clone());
-        if let Err(error) = subscribing.begin().await {
-            quit(&command_client).await;
-            quit(&subscriber).await;
-            return Err(error);
-        }
-
-        tasks.spawn(reader.run(messages, cancel.clone()));
-        tasks.spawn(subscribing.run(cancel.clone()));
-        tasks.spawn(nodes.clone().follow(cancel.clone()));
-        // A cluster has many connections: one that is lost says nothing of the others.
-        let gated = (!command_client.is_clustered()).then(|| commands.clone());
-        for (client, commands, task) in
-            [(command_client.clone(), gated, command_task), (subscriber.clone(), None, subscriber_task)]
-        {
-            tasks.spawn(probe::follow_errors(client, commands, health.clone(), cancel.clone()));
-            let cancel = cancel.clone();
-            tasks.spawn(async move {
-                let _ended_or_cancelled = cancel.run_until_cancelled(task).await;
-            });
-        }
-        let own = keys.probe(node);
-        tasks.spawn(probe::send(probe.clone(), commands.clone(), own, health.clone(), cancel.clone()));
-        tasks.spawn(probe::watch(
-            probe,
-            command_client,
-            subscriber.clone(),
+            scripts: scripts.clone(),
+            routes: routes.clone(),
+            witnesses: witnesses.clone(),
+            health: Arc::new(HealthCell::new()),
             feed,
-            health.clone(),
-            cancel.clone(),
-        ));
+            nodes: nodes.clone(),
+            tasks: tasks.clone(),
+            cancel: cancel.child_token(),
+        });
+        let channels = Arc::new(Channels::new(routes, [keys.control()]));
+        let lookout = match begin(&context, &channels).await {
+            Ok(lookout) => lookout,
+            Err(error) => {
+                context.cancel.cancel();
+                return Err(error);
+            }
+        };
+        let stop = context.cancel.clone();
+        let (follow, news) = (lookout.follow(context.clone(), channels.clone()), nodes.clone());
+        tasks.spawn(async move {
+            let _ended_or_cancelled = stop.run_until_cancelled(follow).await;
+        });
+        tasks.spawn(news.follow(context.cancel.clone()));
 
+        let log = Log { keys: keys.clone(), scripts: scripts.clone(), commands: commands.clone(), witnesses };
         let addresses = Arc::new(Addresses::new(
             node,
             presence.lease,
@@ -170,43 +173,30 @@ impl RedisBroker {
             scripts.clone(),
             nodes.clone(),
         ));
-        tasks.spawn(addresses.clone().keep_told(cancel.clone()));
-        let presence = Presence::new(
-            node,
-            presence.lease,
-            keys.clone(),
-            commands.clone(),
-            scripts.clone(),
-            nodes.clone(),
-        );
+        tasks.spawn(addresses.clone().keep_told(context.cancel.clone()));
+        let presence = Presence::new(node, presence.lease, keys, commands.clone(), scripts, nodes);
         let receiver = Mutex::new(Some(receiver));
-        let log = Log { keys: keys.clone(), scripts, commands: commands.clone() };
-        Ok(Self(Arc::new(Inner {
-            keys,
-            commands,
-            log,
-            subscriber,
-            subscriptions,
-            nodes,
-            presence,
-            addresses,
-            health,
-            receiver,
-            cancel,
-        })))
+        Ok(Self(Arc::new(Inner { context, commands, channels, log, presence, addresses, receiver })))
     }
 
-    /// The command client, for the counter store.
-    pub fn client(&self) -> Client {
-        self.0.commands.client().clone()
+    /// The way to the servers, for the counter store and whatever else is in Redis.
+    pub fn servers(&self) -> Routed {
+        Routed::from(self.0.context.routes.clone() as Arc<dyn Route>)
+    }
+
+    /// Which channels the nodes subscribe to, for the counter store.
+    pub fn publish_mode(&self) -> PublishMode {
+        self.0.context.mode
     }
 
     /// Ends the tasks and closes the connections. The node's lease and presence stay, unless
     /// [`RedisBroker::goodbye`] was called before.
+    #[allow(clippy::unused_async)] // The contract of every broker; this one's connections close by themselves.
     pub async fn shutdown(&self) {
-        self.0.cancel.cancel();
-        quit(self.0.commands.client()).await;
-        quit(&self.0.subscriber).await;
+        for shard in self.0.context.routes.shards() {
+            shard.end();
+        }
+        self.0.context.cancel.cancel();
     }
 
     /// See [`super::Broker::publish`].
@@ -232,7 +222,7 @@ impl RedisBroker {
         from: Option<&str>,
     ) -> Result<(), BrokerError> {
         let payload = payload::signal(&body(event, data, from)?);
-        self.tell(self.0.keys.channel(room), payload).await
+        self.tell(self.0.context.keys.channel(room), payload).await
     }
 
     /// See [`super::Broker::history`].
@@ -252,12 +242,12 @@ impl RedisBroker {
 
     /// See [`super::Broker::subscribe`].
     pub async fn subscribe(&self, room: &RoomName) -> Result<(), BrokerError> {
-        self.0.subscriptions.subscribe(room).await
+        self.0.channels.subscribe(self.0.context.keys.channel(room)).await
     }
 
     /// See [`super::Broker::unsubscribe`].
     pub async fn unsubscribe(&self, room: &RoomName) -> Result<(), BrokerError> {
-        self.0.subscriptions.unsubscribe(room).await
+        self.0.channels.unsubscribe(self.0.context.keys.channel(room)).await
     }
 
     /// See [`super::Broker::take_feed`].
@@ -268,12 +258,12 @@ impl RedisBroker {
     /// See [`super::Broker::control`].
     pub async fn control(&self, control: &Control) -> Result<(), BrokerError> {
         let payload = reader::control_payload(control).map_err(|error| internal(&error))?;
-        self.tell(self.0.keys.control(), payload).await
+        self.tell(self.0.context.keys.control(), payload).await
     }
 
     /// See [`super::Broker::heartbeat`].
     pub async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
-        let live = self.0.nodes.heartbeat(report).await?;
+        let live = self.0.context.nodes.heartbeat(report).await?;
         self.0.addresses.renew();
         // The lease is renewed whatever becomes of this; the shares that were missed are due at the next heartbeat.
         if let Err(error) = self.0.presence.renew().await {
@@ -286,7 +276,7 @@ impl RedisBroker {
     pub async fn goodbye(&self) -> Result<(), BrokerError> {
         self.0.addresses.leave().await;
         self.0.presence.leave().await?;
-        self.0.nodes.goodbye().await
+        self.0.context.nodes.goodbye().await
     }
 
     /// See [`super::Broker::presence_update`].
@@ -331,25 +321,81 @@ impl RedisBroker {
 
     /// See [`super::Broker::health`].
     pub fn health(&self) -> Health {
-        self.0.health.get()
+        self.0.context.health.get()
     }
 
     async fn tell(&self, channel: String, payload: String) -> Result<(), BrokerError> {
         let words = vec![channel.as_str().into(), payload.into()];
-        self.0.commands.send::<Value>("PUBLISH", &channel, words, Effect::Write).await.map(|_| ())
+        let Inner { commands, .. } = &*self.0;
+        commands.send::<Value>(commands.publish_command(), &channel, words, Effect::Write).await.map(|_| ())
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.context.cancel.cancel();
     }
 }
 
-async fn quit(client: &Client) {
-    if let Ok(Err(error)) = timeout(QUIT_TIMEOUT, client.quit()).await {
-        tracing::debug!(%error, "a connection to Redis did not end well");
+/// Finds the servers, and connects to the one that the nodes themselves meet on; the others of a cluster may follow.
+async fn begin(context: &Arc<Context>, channels: &Channels) -> Result<Lookout, BrokerError> {
+    let attempts = context.plan.settings.connect_attempts;
+    let (mut backoff, longest) = START_BACKOFF;
+    let mut attempt = 1;
+    let mut lookout = Lookout::new(&context.plan.form);
+    loop {
+        let error = match try_begin(context, channels, &mut lookout).await {
+            Ok(()) => {
+                let all_stand = async {
+                    while !context.routes.shards().iter().all(|shard| shard.stands()) {
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                if timeout(FELLOWS_PATIENCE, all_stand).await.is_err() {
+                    tracing::warn!("not all servers of the cluster can be reached: starting without them");
+                }
+                return Ok(lookout);
+            }
+            Err(error) => error,
+        };
+        if attempt >= attempts || !matches!(error, BrokerError::Unavailable { .. }) {
+            return Err(error);
+        }
+        tracing::warn!(%error, attempt, attempts, "Redis can't be reached yet");
+        sleep(random::jitter(backoff)).await;
+        backoff = (backoff * 2).min(longest);
+        attempt += 1;
     }
+}
+
+async fn try_begin(
+    context: &Arc<Context>,
+    channels: &Channels,
+    lookout: &mut Lookout,
+) -> Result<(), BrokerError> {
+    let layout = lookout.look(context).await?;
+    let home_slot = redis_keyslot(context.keys.control().as_bytes());
+    let home = layout.iter().find(|(_, first, last)| (*first..=*last).contains(&home_slot));
+    let home: Server = home
+        .map(|(server, ..)| server.clone())
+        .ok_or_else(|| BrokerError::refused("no server owns the slot of the nodes' own keys"))?;
+    let failed = |error| link::start_error(&error);
+    let commands = Link::open(&context.plan, &home, Purpose::Commands).await.map_err(failed)?;
+    let subscriptions = Link::open(&context.plan, &home, Purpose::Subscriptions).await.map_err(failed)?;
+    let (shard, requests) = context.shard(&home);
+    shard::admit(context, &shard, &commands).await.map_err(failed)?;
+    let own = HashSet::from([context.keys.control()]);
+    let mut subscribing = Task::new(context.clone(), shard.clone(), requests, own);
+    if let Err(error) = subscribing.begin(subscriptions).await {
+        shard.end();
+        return Err(failed(error));
+    }
+    context.health.add(&home, true);
+    let home_range = routes::Range { first: 0, last: routes::LAST_SLOT, shard: shard.clone() };
+    context.routes.set(vec![home_range]);
+    shard::start(context, &shard, Some(commands), subscribing);
+    lookout::apply(context, channels, &layout).await;
+    Ok(())
 }
 
 fn body(event: &str, data: &Data, from: Option<&str>) -> Result<String, BrokerError> {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     SharedFeed,
-    client::Commands,
+    commands::Commands,
     fault::Effect,
     keys::Keys,
     scripts::{Named, Scripts},

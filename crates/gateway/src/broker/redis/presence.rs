@@ -10,7 +10,7 @@ use fred::types::Value;
 use futures_util::future::join_all;
 use roomcast_protocol::{Member, PresenceCount, RoomName};
 
-use super::{client::Commands, fault::Effect, keys::Keys, nodes::Nodes, nonsense, scripts::Scripts};
+use super::{commands::Commands, fault::Effect, keys::Keys, nodes::Nodes, nonsense, scripts::Scripts};
 use crate::broker::{BrokerError, MAX_MEMBERS, Members, PresenceState, PresenceUpdate};
 
 /// Users in one script: a few milliseconds of the server's time.

@@ -9,15 +9,17 @@ use std::{
 
 use fred::{
     clients::Client,
-    interfaces::{ClientLike, EventInterface},
+    error::{Error, ErrorKind},
+    types::Value,
+    util::redis_keyslot,
 };
-use tokio::{
-    sync::broadcast,
-    time::{MissedTickBehavior, interval, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{SharedFeed, client::Commands, health::HealthCell};
+use super::{
+    commands::send_to,
+    fault,
+    shard::{Context, Shard},
+};
 
 /// Between two probes, and between two signs of life on the subscription connection.
 pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,8 +27,6 @@ pub(super) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// How often silence is looked for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Before the same connection is forced again, if it did not come back by itself.
-const FORCE_AGAIN: Duration = Duration::from_secs(5);
 /// Probes remembered; older ones are lost.
 const MAX_FLYING: usize = 32;
 
@@ -43,10 +43,9 @@ struct State {
     unheard_since: Option<Instant>,
     heard: Instant,
     published: Instant,
-    pong: Instant,
+    /// The subscription connection's last sign of life; none while there is no connection.
+    pong: Option<Instant>,
     distrusted: bool,
-    forced_commands: Option<Instant>,
-    forced_subscriptions: Option<Instant>,
 }
 
 /// What the watchdog found.
@@ -55,9 +54,9 @@ pub(super) struct Verdict {
     /// No probe came round.
     pub(super) silent: bool,
     /// Connect the command connection anew.
-    pub(super) force_commands: bool,
+    pub(super) give_up_commands: bool,
     /// Connect the subscription connection anew.
-    pub(super) force_subscriptions: bool,
+    pub(super) give_up_subscriptions: bool,
     /// The age of the oldest probe on its way.
     pub(super) waiting: Option<Duration>,
 }
@@ -70,10 +69,8 @@ impl Probe {
             unheard_since: None,
             heard: now,
             published: now,
-            pong: now,
+            pong: None,
             distrusted: false,
-            forced_commands: None,
-            forced_subscriptions: None,
         }))
     }
 
@@ -108,9 +105,35 @@ impl Probe {
         Some(sent)
     }
 
+    /// A command connection stands that nothing was sent over yet.
+    pub(super) fn commands_opened(&self, now: Instant) {
+        self.lock().published = now;
+    }
+
+    /// A subscription connection stands that knows of nothing sent before.
+    pub(super) fn subscriptions_opened(&self, now: Instant) {
+        let mut state = self.lock();
+        state.pong = Some(now);
+        state.distrusted = false;
+        state.unheard_since = None;
+    }
+
+    /// Whether there is a subscription connection.
+    pub(super) fn subscriptions_stand(&self) -> bool {
+        self.lock().pong.is_some()
+    }
+
+    /// There is no subscription connection.
+    pub(super) fn subscriptions_closed(&self) {
+        self.lock().pong = None;
+    }
+
     /// The subscription connection answered.
     pub(super) fn pong(&self) {
-        self.lock().pong = Instant::now();
+        let mut state = self.lock();
+        if state.pong.is_some() {
+            state.pong = Some(Instant::now());
+        }
     }
 
     /// The subscription connection answers nonsense.
@@ -118,30 +141,25 @@ impl Probe {
         self.lock().distrusted = true;
     }
 
-    /// What to do now. `connected` tells of each connection whether the client believes in it: if not, it is at work on
-    /// a new one already.
-    fn look(&self, now: Instant, commands_connected: bool, subscriptions_connected: bool) -> Verdict {
+    /// What to do now.
+    fn look(&self, now: Instant, commands_stand: bool) -> Verdict {
         let mut state = self.lock();
         let old = |then: Instant| now.saturating_duration_since(then) > SILENCE;
-        let may = |forced: Option<Instant>| {
-            forced.is_none_or(|forced| now.saturating_duration_since(forced) > FORCE_AGAIN)
-        };
-        let deaf = state.distrusted || old(state.pong) || state.unheard_since.is_some_and(old);
-        let force_commands = old(state.published) && commands_connected && may(state.forced_commands);
-        let force_subscriptions = deaf && subscriptions_connected && may(state.forced_subscriptions);
-        if force_commands {
-            state.forced_commands = Some(now);
+        let deaf = state
+            .pong
+            .is_some_and(|pong| state.distrusted || old(pong) || state.unheard_since.is_some_and(old));
+        let give_up_commands = commands_stand && old(state.published);
+        if give_up_commands {
+            state.published = now;
         }
-        if force_subscriptions {
-            state.forced_subscriptions = Some(now);
-            state.distrusted = false;
-            state.unheard_since = None;
+        if deaf {
+            state.pong = None;
         }
         let age = state.flying.front().map(|(_, sent)| now.saturating_duration_since(*sent));
         Verdict {
             silent: old(state.heard),
-            force_commands,
-            force_subscriptions,
+            give_up_commands,
+            give_up_subscriptions: deaf,
             waiting: age.filter(|age| *age > PROBE_INTERVAL),
         }
     }
@@ -151,97 +169,60 @@ impl Probe {
     }
 }
 
-/// Sends probes until cancelled.
-pub(super) async fn send(
-    probe: Arc<Probe>,
-    commands: Commands,
-    channel: String,
-    health: Arc<HealthCell>,
-    cancel: CancellationToken,
-) {
+/// Sends probes for ever.
+pub(super) async fn send(context: Arc<Context>, shard: Arc<Shard>) {
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
-        let number = probe.send(Instant::now());
-        let publish = commands.probe(&channel, number);
-        match cancel.run_until_cancelled(timeout(PROBE_INTERVAL, publish)).await {
-            Some(Ok(Ok(()))) => probe.published(number, Instant::now()),
-            Some(Ok(Err(error))) => health.down(&error.to_string()),
+    loop {
+        ticks.tick().await;
+        let number = shard.probe.send(Instant::now());
+        let Some(client) = shard.commands() else { continue };
+        let published = publish(&context, &client, &shard.probe_channel, number);
+        match timeout(PROBE_INTERVAL, published).await {
+            Ok(Ok(())) => shard.probe.published(number, Instant::now()),
             // Slow is not down: silence decides.
-            Some(Err(_)) => {}
-            None => return,
+            Ok(Err(error)) if *error.kind() == ErrorKind::Timeout => {}
+            Err(_) => {}
+            Ok(Err(error)) => context.health.down(&shard.server, &error.to_string()),
         }
     }
 }
 
-/// Watches for silence until cancelled.
-pub(super) async fn watch(
-    probe: Arc<Probe>,
-    commands: Client,
-    subscriptions: Client,
-    feed: SharedFeed,
-    health: Arc<HealthCell>,
-    cancel: CancellationToken,
-) {
+/// Publishes a probe, after a look at a key: a server that is loading its data, or that has lost its cluster, would
+/// publish and do nothing else. It takes no permit: a busy node is not a deaf one.
+async fn publish(context: &Context, client: &Client, channel: &str, number: u64) -> Result<(), Error> {
+    let key = context.keys.leases();
+    let slot = redis_keyslot(key.as_bytes());
+    let looked = send_to::<Value>(client, "EXISTS", slot, vec![key.as_str().into()]).await;
+    if let Err(error) = looked
+        && !fault::is_elsewhere(&error)
+    {
+        return Err(error);
+    }
+    let words = vec![channel.into(), number.to_string().into()];
+    send_to::<Value>(client, "PUBLISH", redis_keyslot(channel.as_bytes()), words).await.map(|_| ())
+}
+
+/// Watches for silence for ever.
+pub(super) async fn watch(context: Arc<Context>, shard: Arc<Shard>) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
-        let verdict = probe.look(Instant::now(), commands.is_connected(), subscriptions.is_connected());
+    loop {
+        ticks.tick().await;
+        let verdict = shard.probe.look(Instant::now(), shard.commands().is_some());
         if verdict.silent {
-            health.down("nothing that is published arrives");
+            context.health.down(&shard.server, "nothing that is published arrives");
         }
         if let Some(age) = verdict.waiting {
-            health.waiting(age);
+            context.health.waiting(age);
         }
-        if verdict.force_commands {
-            force(&commands, "commands").await;
+        if verdict.give_up_commands {
+            shard.give_up_commands();
         }
-        if verdict.force_subscriptions {
-            force(&subscriptions, "subscriptions").await;
+        if verdict.give_up_subscriptions {
+            shard.give_up_subscriptions();
         }
-        feed.lock().flush();
-    }
-}
-
-/// Tells the client to connect anew; it does so whether or not this waits.
-async fn force(client: &Client, which: &str) {
-    tracing::warn!(which, "a connection to Redis is silent: connecting anew");
-    let _told = timeout(Duration::from_millis(1), client.force_reconnection()).await;
-}
-
-/// Follows a client's own errors, which are quicker than silence, until cancelled. `commands` is told where the client is
-/// its.
-pub(super) async fn follow_errors(
-    client: Client,
-    commands: Option<Commands>,
-    health: Arc<HealthCell>,
-    cancel: CancellationToken,
-) {
-    let (mut errors, mut reconnects) = (client.error_rx(), client.reconnect_rx());
-    loop {
-        tokio::select! {
-            // An error that waits together with a reconnect came before it, as a rule.
-            biased;
-            () = cancel.cancelled() => return,
-            error = errors.recv() => {
-                match error {
-                    Ok((error, _server)) => health.down(&error.to_string()),
-                    Err(broadcast::error::RecvError::Lagged(_)) => health.down("many errors"),
-                    Err(broadcast::error::RecvError::Closed) => return,
-                }
-                if let Some(commands) = &commands {
-                    commands.lost();
-                }
-            }
-            reconnect = reconnects.recv() => {
-                if matches!(reconnect, Err(broadcast::error::RecvError::Closed)) {
-                    return;
-                }
-                if let Some(commands) = &commands {
-                    commands.found();
-                }
-            }
-        }
+        context.feed.lock().flush();
     }
 }
 
@@ -253,55 +234,74 @@ mod tests {
         start + Duration::from_millis(ms)
     }
 
+    fn connected(start: Instant) -> Probe {
+        let probe = Probe::new(start);
+        probe.commands_opened(start);
+        probe.subscriptions_opened(start);
+        probe
+    }
+
     #[test]
     fn a_live_path_is_left_alone() {
         let start = Instant::now();
-        let probe = Probe::new(start);
+        let probe = connected(start);
         for tick in 0..20 {
             let now = at(start, tick * 500);
             let number = probe.send(now);
             probe.published(number, now);
             assert_eq!(probe.heard(number, now), Some(now));
-            probe.lock().pong = now;
-            let verdict = probe.look(now, true, true);
-            let fine =
-                Verdict { silent: false, force_commands: false, force_subscriptions: false, waiting: None };
-            assert_eq!(verdict, fine);
+            probe.lock().pong = Some(now);
+            let fine = Verdict {
+                silent: false,
+                give_up_commands: false,
+                give_up_subscriptions: false,
+                waiting: None,
+            };
+            assert_eq!(probe.look(now, true), fine);
         }
     }
 
     #[test]
-    fn a_frozen_server_is_noticed_within_two_seconds_and_forced_once() {
+    fn a_frozen_server_is_noticed_within_two_seconds_and_given_up_once() {
         let start = Instant::now();
-        let probe = Probe::new(start);
+        let probe = connected(start);
         probe.send(at(start, 500));
-        assert!(!probe.look(at(start, 1_400), true, true).silent);
-        let verdict = probe.look(at(start, 1_600), true, true);
-        assert!(verdict.silent && verdict.force_commands && verdict.force_subscriptions, "{verdict:?}");
+        assert!(!probe.look(at(start, 1_400), true).silent);
+        let verdict = probe.look(at(start, 1_600), true);
+        assert!(verdict.silent && verdict.give_up_commands && verdict.give_up_subscriptions, "{verdict:?}");
         assert_eq!(verdict.waiting, Some(Duration::from_millis(1_100)));
-        let verdict = probe.look(at(start, 1_700), true, true);
-        assert!(verdict.silent && !verdict.force_commands && !verdict.force_subscriptions, "{verdict:?}");
-        assert!(probe.look(at(start, 6_800), true, true).force_commands);
+        let verdict = probe.look(at(start, 1_700), false);
+        assert!(verdict.silent && !verdict.give_up_commands && !verdict.give_up_subscriptions, "{verdict:?}");
+        let again = at(start, 6_000);
+        probe.commands_opened(again);
+        probe.subscriptions_opened(again);
+        let verdict = probe.look(at(start, 7_000), true);
+        assert!(
+            !verdict.give_up_commands && !verdict.give_up_subscriptions,
+            "new connections have their time"
+        );
+        let verdict = probe.look(at(start, 7_600), true);
+        assert!(verdict.give_up_commands && verdict.give_up_subscriptions, "{verdict:?}");
     }
 
     #[test]
-    fn a_client_that_connects_already_is_not_forced() {
+    fn nothing_is_given_up_while_it_connects() {
         let start = Instant::now();
-        let verdict = Probe::new(start).look(at(start, 5_000), false, false);
-        assert!(verdict.silent && !verdict.force_commands && !verdict.force_subscriptions);
+        let verdict = Probe::new(start).look(at(start, 5_000), false);
+        assert!(verdict.silent && !verdict.give_up_commands && !verdict.give_up_subscriptions);
     }
 
     #[test]
-    fn a_subscription_that_hears_nothing_is_forced_though_it_answers() {
+    fn a_subscription_that_hears_nothing_is_given_up_though_it_answers() {
         let start = Instant::now();
-        let probe = Probe::new(start);
+        let probe = connected(start);
         let number = probe.send(start);
         probe.published(number, start);
         let now = at(start, 1_600);
-        probe.lock().pong = now;
+        probe.lock().pong = Some(now);
         probe.lock().published = now;
-        let verdict = probe.look(now, true, true);
-        assert!(verdict.force_subscriptions && !verdict.force_commands, "{verdict:?}");
+        let verdict = probe.look(now, true);
+        assert!(verdict.give_up_subscriptions && !verdict.give_up_commands, "{verdict:?}");
     }
 
     #[test]

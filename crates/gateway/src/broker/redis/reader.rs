@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::types::Message;
+use fred::types::{Message, config::Server};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, probe::Probe};
+use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, shard::Shard, witness::Witnesses};
 use crate::broker::{
-    Control, Feed,
+    Control, Delivery, Feed,
     feed::Dropped,
     payload::{self, MAX_PAYLOAD},
 };
@@ -21,13 +21,16 @@ use crate::broker::{
 const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
+    /// The server at the other end.
+    pub(super) server: Server,
     pub(super) keys: Keys,
     pub(super) control: String,
     pub(super) own: String,
     pub(super) feed: SharedFeed,
     pub(super) health: Arc<HealthCell>,
-    pub(super) probe: Arc<Probe>,
+    pub(super) shard: Arc<Shard>,
     pub(super) nodes: Arc<Nodes>,
+    pub(super) witnesses: Arc<Witnesses>,
     pub(super) warned: Option<Instant>,
 }
 
@@ -53,10 +56,11 @@ impl Reader {
         };
         if channel == self.own {
             let number = std::str::from_utf8(payload).ok();
-            let sent =
-                payload::number(number).ok().and_then(|number| self.probe.heard(number, Instant::now()));
+            let sent = payload::number(number)
+                .ok()
+                .and_then(|number| self.shard.probe.heard(number, Instant::now()));
             if let Some(sent) = sent {
-                self.health.heard(sent);
+                self.health.heard(&self.server, sent);
             }
         } else if channel == self.control {
             match parse_control(payload) {
@@ -66,7 +70,12 @@ impl Reader {
             }
         } else if let Some(room) = self.keys.room(channel) {
             match payload::parse(payload) {
-                Ok(delivery) => self.feed.lock().push(Feed::Delivery(room, delivery)),
+                Ok(delivery) => {
+                    if let Delivery::Event(epoch, event) = &delivery {
+                        self.witnesses.note(&room, epoch, event.offset, event.at, Instant::now());
+                    }
+                    self.feed.lock().push(Feed::Delivery(room, delivery));
+                }
                 Err(error) => self.malformed(channel, &error.to_string()),
             }
         }
@@ -110,15 +119,16 @@ fn parse_control(payload: &[u8]) -> Option<News> {
 mod tests {
     use std::{num::NonZeroUsize, sync::Mutex};
 
-    use fred::types::{Builder, MessageKind, config::Server};
+    use fred::types::MessageKind;
     use proptest::prelude::*;
+    use roomcast_counter::PublishMode;
     use roomcast_protocol::{PresenceCount, RoomName};
 
     use super::*;
     use crate::{
         broker::{
-            Delivery, feed,
-            redis::{client::Commands, scripts::Scripts},
+            feed,
+            redis::{commands::Commands, routes::Routes, scripts::Scripts},
         },
         config::{Redis, Secret},
     };
@@ -128,6 +138,7 @@ mod tests {
         let keys = Keys::new("rc");
         let settings = Redis {
             url: Secret::new("redis://127.0.0.1"),
+            ca_file: None,
             prefix: "rc".to_owned(),
             ready_grace: Duration::ZERO,
             connect_attempts: 1,
@@ -135,17 +146,21 @@ mod tests {
             max_in_flight: NonZeroUsize::MIN,
             changes: 0,
         };
-        let commands = Commands::new(Builder::default_centralized().build().unwrap(), &settings);
-        let scripts = Arc::new(Scripts::new(&roomcast_counter::ChangeTarget::Off));
+        let commands =
+            Commands::new(Arc::new(Routes::new(PublishMode::Plain)), PublishMode::Plain, &settings);
+        let scripts = Arc::new(Scripts::new(PublishMode::Plain, &roomcast_counter::ChangeTarget::Off));
         let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());
+        let keys_probe = keys.probe("a");
         Reader {
+            server: Server::new("127.0.0.1", 1),
             control: keys.control(),
-            own: keys.probe("a"),
+            own: keys_probe.clone(),
             keys,
             feed,
             health: Arc::new(HealthCell::new()),
-            probe: Arc::new(Probe::new(Instant::now())),
+            shard: Shard::new(Server::new("127.0.0.1", 1), keys_probe, CancellationToken::new()).0,
             nodes: Arc::new(nodes),
+            witnesses: Arc::new(Witnesses::new(Instant::now())),
             warned: None,
         }
     }

@@ -1,6 +1,9 @@
 //! The scripts: each is one atomic step in one slot.
 
-use fred::types::scripts::Script;
+use fred::{
+    error::Error,
+    types::{Value, scripts::Script},
+};
 use roomcast_counter::{ChangeTarget, PublishMode, log_lua};
 
 /// Every script of the broker.
@@ -10,6 +13,7 @@ pub(super) struct Scripts {
     pub(super) history: Named,
     pub(super) forget_keys: Named,
     pub(super) end_room: Named,
+    pub(super) verify: Named,
     pub(super) presence_update: Named,
     pub(super) presence_members: Named,
     pub(super) heartbeat: Named,
@@ -26,8 +30,8 @@ pub(super) struct Named {
 }
 
 impl Scripts {
-    pub(super) fn new(changes: &ChangeTarget) -> Self {
-        let shared = log_lua(PublishMode::Plain, changes);
+    pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
+        let shared = log_lua(mode, changes);
         let plain = |name, text: &str| Named { name, script: Script::from_lua(text) };
         let log = |name, text: &str| plain(name, &format!("{shared}{text}"));
         let presence = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/presence.lua")));
@@ -37,6 +41,7 @@ impl Scripts {
             history: plain("history", include_str!("lua/history.lua")),
             forget_keys: plain("forget_keys", include_str!("lua/forget_keys.lua")),
             end_room: log("end_room", include_str!("lua/end_room.lua")),
+            verify: log("verify", include_str!("lua/verify.lua")),
             presence_update: presence("presence_update", include_str!("lua/presence_update.lua")),
             presence_members: presence("presence_members", include_str!("lua/presence_members.lua")),
             heartbeat: nodes("heartbeat", include_str!("lua/heartbeat.lua")),
@@ -44,5 +49,27 @@ impl Scripts {
             goodbye: nodes("goodbye", include_str!("lua/goodbye.lua")),
             claim_address: log("claim_address", include_str!("lua/claim_address.lua")),
         }
+    }
+}
+
+impl Named {
+    /// The words of an EVALSHA.
+    pub(super) fn by_hash(&self, keys: Vec<String>, args: Vec<Value>) -> Vec<Value> {
+        let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
+        words.extend([Value::String(self.script.sha1().clone()), keys.len().to_string().into()]);
+        words.extend(keys.into_iter().map(Value::from));
+        words.extend(args);
+        words
+    }
+
+    /// The words of an EVAL from those of the EVALSHA, where its answer was that the server does not know the script:
+    /// then it certainly did not run.
+    pub(super) fn in_full<R>(&self, mut words: Vec<Value>, answer: &Result<R, Error>) -> Option<Vec<Value>> {
+        if !answer.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
+            return None;
+        }
+        tracing::debug!(script = self.name, "the server does not know the script yet");
+        *words.first_mut()? = self.script.lua().cloned().map(Value::String)?;
+        Some(words)
     }
 }

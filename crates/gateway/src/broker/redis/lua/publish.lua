@@ -8,6 +8,6 @@ elseif seen == 'same' then
   local epoch, offset = string.match(before, '^(%S+) (%d+)$')
   return { 'duplicate', epoch, offset }
 end
-local epoch, offset = log_append(META, LOG, channel, epoch_candidate, size, ttl, body)
+local epoch, offset, at = log_append(META, LOG, channel, epoch_candidate, size, ttl, body)
 idem_store(KEY, body_hash, epoch .. ' ' .. offset, KEY_INDEX, keep_ms)
-return { 'stored', epoch, offset }
+return { 'stored', epoch, offset, at }

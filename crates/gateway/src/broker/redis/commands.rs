@@ -1,0 +1,195 @@
+//! Sending commands: each to the server that owns its slot, with a bound on what is in flight, and refused at once
+//! where that server is away.
+
+use std::{sync::Arc, time::Instant};
+
+use fred::{
+    clients::Client,
+    error::Error,
+    interfaces::ClientLike,
+    types::{CustomCommand, FromValue, Value},
+    util::redis_keyslot,
+};
+use roomcast_counter::PublishMode;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{
+    fault::{self, Effect},
+    routes::Routes,
+    scripts::Named,
+};
+use crate::{broker::BrokerError, config};
+
+/// The way to all servers.
+#[derive(Debug, Clone)]
+pub(super) struct Commands {
+    routes: Arc<Routes>,
+    mode: PublishMode,
+    in_flight: Arc<Semaphore>,
+    most_at_once: usize,
+}
+
+impl Commands {
+    pub(super) fn new(routes: Arc<Routes>, mode: PublishMode, settings: &config::Redis) -> Self {
+        let max = settings.max_in_flight.get().min(Semaphore::MAX_PERMITS);
+        // A pipeline takes a part only, so that it never shuts everything else out.
+        let most_at_once = (max / 4).clamp(1, 256);
+        Self { routes, mode, in_flight: Arc::new(Semaphore::new(max)), most_at_once }
+    }
+
+    /// Commands that one pipeline may hold.
+    pub(super) fn most_at_once(&self) -> usize {
+        self.most_at_once
+    }
+
+    /// The command that publishes.
+    pub(super) fn publish_command(&self) -> &'static str {
+        match self.mode {
+            PublishMode::Plain => "PUBLISH",
+            PublishMode::Sharded => "SPUBLISH",
+        }
+    }
+
+    fn permit(&self) -> Result<SemaphorePermit<'_>, BrokerError> {
+        let refused = |_| BrokerError::refused("too many commands are in flight");
+        self.in_flight.try_acquire().map_err(refused)
+    }
+
+    /// Sends one command to the server that owns the key.
+    pub(super) async fn send<R: FromValue>(
+        &self,
+        name: &'static str,
+        key: &str,
+        words: Vec<Value>,
+        effect: Effect,
+    ) -> Result<R, BrokerError> {
+        let _permit = self.permit()?;
+        let begun = Instant::now();
+        let answer = self.custom(name, key, words).await;
+        took(name, begun);
+        answer.map_err(|error| fault::map(&error, effect))
+    }
+
+    /// Runs a script by its hash, and in full where the server does not know it: then it certainly did not run.
+    pub(super) async fn run<R: FromValue>(
+        &self,
+        script: &Named,
+        keys: Vec<String>,
+        args: Vec<Value>,
+        effect: Effect,
+    ) -> Result<R, BrokerError> {
+        let _permit = self.permit()?;
+        let begun = Instant::now();
+        let slot_key = keys.first().cloned().unwrap_or_default();
+        let words = script.by_hash(keys, args);
+        let mut answer = self.custom("EVALSHA", &slot_key, words.clone()).await;
+        if let Some(words) = script.in_full(words, &answer) {
+            answer = self.custom("EVAL", &slot_key, words).await;
+        }
+        took(script.name, begun);
+        answer.map_err(|error| fault::map(&error, effect))
+    }
+
+    async fn custom<R: FromValue>(
+        &self,
+        name: &'static str,
+        key: &str,
+        words: Vec<Value>,
+    ) -> Result<R, Error> {
+        let slot = redis_keyslot(key.as_bytes());
+        let shard =
+            self.routes.owner(slot).ok_or_else(|| fault::not_sent("no server owns the room's slot"))?;
+        let client = shard.commands().ok_or_else(|| shard.away())?;
+        let again = (self.mode == PublishMode::Sharded).then(|| words.clone());
+        let answer = send_to(&client, name, slot, words).await;
+        let Err(error) = answer else { return answer };
+        if error.details().starts_with("READONLY") {
+            // The master of a moment ago is a replica now.
+            self.routes.look_again();
+            shard.leave();
+        }
+        match again {
+            Some(words) => Box::pin(self.follow(error, name, slot, words)).await,
+            None => Err(error),
+        }
+    }
+
+    /// Sends a command where a server of a cluster says that it belongs. A redirection means that nothing ran, so this
+    /// is no retry.
+    async fn follow<R: FromValue>(
+        &self,
+        error: Error,
+        name: &'static str,
+        slot: u16,
+        words: Vec<Value>,
+    ) -> Result<R, Error> {
+        let Some((redirect, server)) = redirection(&error) else { return Err(error) };
+        if redirect == Redirect::Moved {
+            self.routes.look_again();
+        }
+        let Some(client) = self.routes.at(server).and_then(|shard| shard.commands()) else {
+            return Err(error);
+        };
+        match redirect {
+            Redirect::Moved => send_to(&client, name, slot, words).await,
+            Redirect::Ask => {
+                let pipeline = client.pipeline();
+                let asking = CustomCommand::new_static("ASKING", Some(slot), false);
+                let _queued: Value = pipeline.custom(asking, Vec::<Value>::new()).await?;
+                let command = CustomCommand::new_static(name, Some(slot), false);
+                let _queued: Value = pipeline.custom(command, words).await?;
+                pipeline.last().await
+            }
+        }
+    }
+}
+
+/// Sends one command over one connection. Boxed: fred's future is large, and sessions hold it.
+pub(super) async fn send_to<R: FromValue>(
+    client: &Client,
+    name: &'static str,
+    slot: u16,
+    words: Vec<Value>,
+) -> Result<R, Error> {
+    Box::pin(client.custom(CustomCommand::new_static(name, Some(slot), false), words)).await
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Redirect {
+    Moved,
+    Ask,
+}
+
+/// `MOVED 3999 127.0.0.1:6381`, `ASK 3999 127.0.0.1:6381`.
+fn redirection(error: &Error) -> Option<(Redirect, &str)> {
+    let mut words = error.details().split_whitespace();
+    let redirect = match words.next()? {
+        "MOVED" => Redirect::Moved,
+        "ASK" => Redirect::Ask,
+        _ => return None,
+    };
+    Some((redirect, words.nth(1)?))
+}
+
+fn took(command: &'static str, begun: Instant) {
+    metrics::histogram!("roomcast_redis_command_duration_seconds", "command" => command)
+        .record(begun.elapsed().as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use fred::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn redirections_are_read() {
+        let read = |text: &'static str| {
+            redirection(&Error::new(ErrorKind::Cluster, text)).map(|(kind, server)| (kind, server.to_owned()))
+        };
+        assert_eq!(read("MOVED 3999 127.0.0.1:6381"), Some((Redirect::Moved, "127.0.0.1:6381".to_owned())));
+        assert_eq!(read("ASK 1 ::1:6381"), Some((Redirect::Ask, "::1:6381".to_owned())));
+        assert_eq!(read("MOVED 3999"), None);
+        assert_eq!(read("OOM command not allowed"), None);
+    }
+}

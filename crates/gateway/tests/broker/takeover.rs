@@ -1,0 +1,103 @@
+//! A server that comes back knowing less: what was seen and is gone is told, and what is whole is left alone.
+
+use std::time::Duration;
+
+use roomcast_core::permission::HistoryRules;
+use roomcast_gateway::broker::{Broker, Delivery, Feed, Publication, Range};
+use roomcast_protocol::{Epoch, Offset, RoomName};
+
+use crate::{
+    proxy::Proxy,
+    server::RedisServer,
+    world::{HISTORY, Node, connect, numbered, report, room},
+};
+
+async fn node(url: &str, name: &str) -> Node {
+    let broker = Broker::Redis(connect(url, name).await.unwrap());
+    broker.heartbeat(&report(name)).await.unwrap();
+    let feed = broker.take_feed().unwrap();
+    Node { name: name.to_owned(), broker, feed }
+}
+
+async fn tail(node: &Node, room: &RoomName) -> (Epoch, Offset) {
+    let page = node.broker.history(room, &Range::Recent(0), HISTORY).await.unwrap();
+    (page.tail.epoch, page.tail.offset)
+}
+
+fn is_ended(item: &Feed, name: &RoomName) -> bool {
+    matches!(item, Feed::Delivery(room, Delivery::Ended(..)) if room == name)
+}
+
+/// Redis comes back from its file of a while ago, and somebody who saw nothing publishes past the lost end before
+/// those who saw it are back: in the same epoch, no gap, no jump. They must tell all the same.
+#[tokio::test]
+async fn a_log_that_lost_its_end_and_grew_again_begins_a_new_epoch() {
+    let mut server = RedisServer::start(&["--dbfilename", "dump.rdb"]);
+    let proxy = Proxy::to(server.port);
+    let mut a = node(&proxy.url(), "a").await;
+    let (wall, whole, bare) = (room("event:wall"), room("event:whole"), room("event:bare"));
+    let without_log = |number| Publication {
+        history: HistoryRules { size: 0, ttl: Duration::from_secs(60) },
+        ..numbered(&bare, number)
+    };
+    a.broker.subscribe(&wall).await.unwrap();
+    a.broker.subscribe(&whole).await.unwrap();
+    for number in 1..=3 {
+        a.publish(&wall, number).await;
+        a.publish(&whole, number).await;
+        a.broker.publish(&without_log(number)).await.unwrap();
+    }
+    assert_eq!(server.command(&["SAVE"]), "+OK\r\n");
+    for number in 4..=5 {
+        // Acknowledged, and in the room without subscribers heard by nobody.
+        a.publish(&wall, number).await;
+        a.broker.publish(&without_log(number)).await.unwrap();
+    }
+    let before = [tail(&a, &wall).await, tail(&a, &whole).await, tail(&a, &bare).await];
+    proxy.close();
+    server.kill();
+    server.restart();
+
+    let b = node(&server.url(), "b").await;
+    for number in 14..=17 {
+        b.publish(&wall, number).await;
+        b.broker.publish(&without_log(number)).await.unwrap();
+    }
+    assert_eq!(tail(&b, &wall).await, (before[0].0.clone(), Offset(7)), "nobody can see it by the offsets");
+    proxy.open();
+    // Told on the channel, or, where that is not heard again yet, by the look at the log that follows.
+    a.until(|item| is_ended(item, &wall) || matches!(item, Feed::Interrupted)).await;
+
+    a.until_health(|health| health.usable).await;
+    a.until_health(|health| health.reconnects > 0).await;
+    let after = [tail(&a, &wall).await, tail(&a, &whole).await, tail(&a, &bare).await];
+    assert_ne!(after[0].0, before[0].0, "the room with a lost end");
+    assert_eq!(after[0].1, Offset(7));
+    assert_eq!(after[1], before[1], "the room that is whole");
+    assert_ne!(after[2].0, before[2].0, "the room without a log");
+    let page = a.broker.history(&wall, &Range::Recent(10), HISTORY).await.unwrap();
+    let kept: Vec<u64> = page.events.iter().map(|event| event.data.to().unwrap()).collect();
+    assert_eq!(kept, [1, 2, 3, 14, 15, 16, 17], "what there is can still be read");
+}
+
+#[tokio::test]
+async fn a_cut_connection_to_the_same_server_begins_no_new_epoch() {
+    let server = RedisServer::start(&[]);
+    let proxy = Proxy::to(server.port);
+    let mut a = node(&proxy.url(), "a").await;
+    let wall = room("event:wall");
+    a.broker.subscribe(&wall).await.unwrap();
+    a.publish(&wall, 1).await;
+    let before = tail(&a, &wall).await;
+    proxy.close();
+    let b = node(&server.url(), "b").await;
+    // The history is trimmed past what was seen: whoever looked at it could not tell.
+    let short = HistoryRules { size: 1, ttl: Duration::from_secs(60) };
+    for number in 2..=5 {
+        b.broker.publish(&Publication { history: short, ..numbered(&wall, number) }).await.unwrap();
+    }
+    proxy.open();
+    a.until(|item| matches!(item, Feed::Interrupted)).await;
+    a.until_health(|health| health.usable).await;
+    assert_eq!(tail(&a, &wall).await, (before.0, Offset(5)));
+}
