@@ -204,6 +204,11 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
 }
 
 impl Running {
+    /// Ends everything at once, without the alarm.
+    pub fn silence(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Waits until something ends that the node can't do without.
     pub async fn failed(&self) {
         self.alarm.rung().await;

@@ -57,9 +57,15 @@ async fn run(config: Config) -> Result<(), AppError> {
         }
     }
     notify::tell(notify::State::Stopping);
+    let silence = running.silence();
+    let told_twice = async {
+        told_to_stop(&mut terminate, &mut interrupt).await;
+        // What ends from here on ends because it was told to.
+        silence.cancel();
+    };
     tokio::select! {
         () = running.stop() => {}
-        () = told_to_stop(&mut terminate, &mut interrupt) => tracing::warn!("told twice: stopping at once"),
+        () = told_twice => tracing::warn!("told twice: stopping at once"),
     }
     Ok(())
 }
