@@ -104,7 +104,7 @@ pub(crate) fn settings(url: &str) -> Redis {
         ready_grace: Duration::from_secs(10),
         ca_file: None,
         connect_attempts: 2,
-        command_timeout: Duration::from_millis(500),
+        command_timeout: Duration::from_millis(1_500),
         max_in_flight: NonZeroUsize::new(4_096).unwrap(),
         changes: 0,
     }
