@@ -23,6 +23,8 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("workers", "2"),
         ("auth.hmac_key", HMAC_KEY),
         ("api.key", API_KEY),
+        // Room for a busy machine; what is told of a lost Redis does not wait for it.
+        ("redis.command_timeout", "1500ms"),
         ("limits.frames_per_second", "unlimited"),
         ("limits.counter_ops_per_minute", "unlimited"),
         ("drain.spread", "10ms"),
