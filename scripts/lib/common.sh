@@ -27,6 +27,13 @@ need() {
   done
 }
 
+# The node and the load tester as they are released. Two builds, each like the one that a person asks for: built
+# together they would share the features of their dependencies, and the next `cargo run` would compile them anew.
+build_release() {
+  cargo build --locked --release -p roomcast-gateway
+  cargo build --locked --release -p roomcast-loadtest
+}
+
 # The moment a process started, in clock ticks since boot. With the pid it names one process for good: a pid
 # alone may belong to a stranger by the time it is used. Empty for a process that has ended.
 started_at() {
