@@ -4,17 +4,11 @@
 //! both codecs, breaks things, and holds what was seen against what was promised. The seed draws the faults, their
 //! times and their victims; how the machine schedules the processes is beyond it.
 
-mod cluster;
-mod dice;
 mod faults;
 mod follower;
-mod http;
 mod judge;
 mod ledger;
-mod process;
-mod proxy;
 mod publisher;
-mod redis;
 mod run;
 mod scenarios;
 mod subscriber;
@@ -31,7 +25,10 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::report;
+use crate::{
+    cluster::{self, dice, http, process, proxy, redis},
+    report,
+};
 use judge::{Measure, Verdict};
 use scenarios::Scenario;
 

@@ -6,6 +6,7 @@
 
 mod chaos;
 mod client;
+mod cluster;
 mod fanout;
 mod idle;
 mod report;

@@ -31,7 +31,7 @@ const WORD: &[u8] = b"SUBSCRIBE\r\n";
 
 /// What a connection suffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weather {
+pub(crate) enum Weather {
     /// Bytes pass.
     Clear,
     /// Nothing passes, in neither direction, and nobody is told: a half-open connection.
@@ -46,7 +46,7 @@ pub(super) enum Weather {
 
 /// Which connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// On which the node subscribes.
     Subscriptions,
     /// The others.
@@ -71,14 +71,14 @@ struct Shared {
 
 /// One node's way to Redis. Its connections end when it goes out of scope.
 #[derive(Debug)]
-pub(super) struct Proxy {
-    pub(super) port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     shared: Arc<Shared>,
     _tasks: JoinSet<()>,
 }
 
 impl Proxy {
-    pub(super) async fn start(upstream: u16) -> anyhow::Result<Self> {
+    pub(crate) async fn start(upstream: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("a port for a proxy")?;
         let port = listener.local_addr().context("a proxy's address")?.port();
         let shared = Arc::new(Shared {
@@ -92,7 +92,7 @@ impl Proxy {
     }
 
     /// Lets connections suffer; answers how many do.
-    pub(super) fn set(&self, kind: Kind, weather: Weather) -> usize {
+    pub(crate) fn set(&self, kind: Kind, weather: Weather) -> usize {
         let mut links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|link| link.weather.receiver_count() > 0);
         if kind == Kind::Link {
@@ -110,7 +110,7 @@ impl Proxy {
     }
 
     /// Clear weather again. A connection that lost bytes can't go on as if nothing had been: it is cut.
-    pub(super) fn calm(&self) {
+    pub(crate) fn calm(&self) {
         self.shared.climate.send_replace(Weather::Clear);
         let links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
         for link in links.iter() {

@@ -25,9 +25,9 @@ const NODE_TIMEOUT_MS: u32 = 1_500;
 
 /// One redis-server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Option<Process>,
-    pub(super) port: u16,
+    pub(crate) port: u16,
     folder: PathBuf,
     arguments: Vec<String>,
 }
@@ -66,7 +66,7 @@ impl Server {
     }
 
     /// Starts it, with the data that it had, and waits until it answers.
-    pub(super) async fn run(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn run(&mut self) -> anyhow::Result<()> {
         let program = need("redis-server", "redis-server")?;
         let log = self.folder.join("log");
         self.process = Some(Process::start(
@@ -85,7 +85,7 @@ impl Server {
     }
 
     /// kill -9.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         match self.process.take() {
             Some(mut process) => process.kill().await,
             None => bail!("the Redis on port {} was not running", self.port),
@@ -93,7 +93,7 @@ impl Server {
     }
 
     /// Removes what it kept on disk.
-    pub(super) fn wipe(&self) -> anyhow::Result<()> {
+    pub(crate) fn wipe(&self) -> anyhow::Result<()> {
         let kept = self.folder.join("appendonlydir");
         if kept.exists() {
             fs::remove_dir_all(kept).context("removing the append-only files")?;
@@ -101,17 +101,17 @@ impl Server {
         Ok(())
     }
 
-    pub(super) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.process.as_ref().context("this Redis does not run")?.signal(signal).await
     }
 
     /// One command by redis-cli.
-    pub(super) async fn cli(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn cli(&self, words: &[&str]) -> anyhow::Result<String> {
         cli(self.port, words).await
     }
 
     /// A command that must not fail.
-    pub(super) async fn must(&self, words: &[&str]) -> anyhow::Result<String> {
+    pub(crate) async fn must(&self, words: &[&str]) -> anyhow::Result<String> {
         let answer = self.cli(words).await?;
         let failed =
             ["ERR", "NOAUTH", "NOGOODSLAVE", "INPROG", "(error)"].iter().any(|bad| answer.starts_with(bad));
@@ -140,7 +140,7 @@ async fn cli(port: u16, words: &[&str]) -> anyhow::Result<String> {
 
 /// Which form Redis takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// One server, reached through a proxy of each node.
     Standalone,
     /// A master, two replicas, three sentinels.
@@ -151,14 +151,14 @@ pub(super) enum Form {
 
 /// The servers of a run.
 #[derive(Debug)]
-pub(super) struct Redis {
-    pub(super) form: Form,
-    pub(super) servers: Vec<Server>,
-    pub(super) sentinels: Vec<Server>,
+pub(crate) struct Redis {
+    pub(crate) form: Form,
+    pub(crate) servers: Vec<Server>,
+    pub(crate) sentinels: Vec<Server>,
 }
 
 impl Redis {
-    pub(super) async fn start(form: Form, folder: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn start(form: Form, folder: &Path) -> anyhow::Result<Self> {
         match form {
             Form::Standalone => {
                 let server = Server::start(folder, "redis", &["--appendfsync", "always"]).await?;
@@ -240,7 +240,7 @@ impl Redis {
     }
 
     /// What `redis.url` is; `port` is that of the node's proxy, which only the standalone form has.
-    pub(super) fn url(&self, port: Option<u16>) -> String {
+    pub(crate) fn url(&self, port: Option<u16>) -> String {
         let list = |scheme: &str, of: &[Server], query: &str| {
             let nodes: Vec<_> =
                 of.iter().skip(1).map(|server| format!("node=127.0.0.1:{}", server.port)).collect();
@@ -262,12 +262,12 @@ impl Redis {
     }
 
     /// The only server of the standalone form, the first else.
-    pub(super) fn first(&mut self) -> anyhow::Result<&mut Server> {
+    pub(crate) fn first(&mut self) -> anyhow::Result<&mut Server> {
         self.servers.first_mut().context("a Redis without servers")
     }
 
     /// The index of the master: Sentinel's one, or the Cluster's that holds a room's keys.
-    pub(super) async fn master(&self, room: &str) -> anyhow::Result<usize> {
+    pub(crate) async fn master(&self, room: &str) -> anyhow::Result<usize> {
         let port = match self.form {
             Form::Standalone => return Ok(0),
             Form::Sentinel => {
@@ -287,7 +287,7 @@ impl Redis {
     }
 
     /// Tells Sentinel to fail over, and waits until another master stands.
-    pub(super) async fn fail_over(&self) -> anyhow::Result<()> {
+    pub(crate) async fn fail_over(&self) -> anyhow::Result<()> {
         let old = self.master("").await?;
         let sentinel = self.sentinels.first().context("no sentinels")?;
         sentinel.must(&["SENTINEL", "FAILOVER", GROUP]).await?;
@@ -295,7 +295,7 @@ impl Redis {
     }
 
     /// Waits until somebody else than `old` is the master of the room.
-    pub(super) async fn wait_for_another(&self, old: usize, room: &str) -> anyhow::Result<()> {
+    pub(crate) async fn wait_for_another(&self, old: usize, room: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_WAIT;
         loop {
             if self.master_seen_by_others(old, room).await.is_ok_and(|now| now != old) {
@@ -317,7 +317,7 @@ impl Redis {
     }
 
     /// The first server that should run and does not.
-    pub(super) fn dead(&mut self) -> Option<u16> {
+    pub(crate) fn dead(&mut self) -> Option<u16> {
         self.servers
             .iter_mut()
             .chain(&mut self.sentinels)

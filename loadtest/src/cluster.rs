@@ -1,5 +1,11 @@
-//! What a run stands on: Redis, three nodes, each with its own way there, and HAProxy with the configuration that is
-//! shipped. It starts and stops things and judges nothing.
+//! What a run of `chaos` or `race` stands on: Redis, three nodes, each with its own way there, and HAProxy with the
+//! configuration that is shipped. It starts and stops things and judges nothing.
+
+pub(crate) mod dice;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod redis;
 
 use std::{
     fs,
@@ -12,8 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use super::{
-    http,
+use self::{
     process::{Process, Signal, free_port, need},
     proxy::Proxy,
     redis::{Form, Redis},
@@ -21,21 +26,21 @@ use super::{
 use crate::target::Target;
 
 /// How many nodes a run has.
-pub(super) const NODES: usize = 3;
+pub(crate) const NODES: usize = 3;
 /// Signs the publishers' tokens; no secret, because the cluster lives for one run on the loopback.
-pub(super) const HMAC_KEY: &str = "chaos-chaos-chaos-chaos-chaos-chaos";
+pub(crate) const HMAC_KEY: &str = "chaos-chaos-chaos-chaos-chaos-chaos";
 /// Opens the internal API, as above.
-pub(super) const API_KEY: &str = "chaos-api-key-of-one-run";
+pub(crate) const API_KEY: &str = "chaos-api-key-of-one-run";
 const START_WAIT: Duration = Duration::from_secs(20);
-const BALANCER: &str = include_str!("../../../deploy/haproxy.cfg");
+const BALANCER: &str = include_str!("../../deploy/haproxy.cfg");
 
 /// One node. It keeps its ports when it is restarted, and gets a new name.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) index: usize,
-    pub(super) public: u16,
-    pub(super) internal: u16,
-    pub(super) proxy: Option<Proxy>,
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) public: u16,
+    pub(crate) internal: u16,
+    pub(crate) proxy: Option<Proxy>,
     life: u32,
     url: String,
     process: Option<Process>,
@@ -43,21 +48,21 @@ pub(super) struct Node {
 
 impl Node {
     /// The name it runs under now.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("n{}-{}", self.index + 1, self.life)
     }
 
-    pub(super) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.process.as_ref().context("the node does not run")?.signal(signal).await
     }
 
     /// kill -9.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.process.take().context("the node does not run")?.kill().await
     }
 
     /// SIGTERM, and the wait for a good end.
-    pub(super) async fn drain(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn drain(&mut self) -> anyhow::Result<()> {
         let mut process = self.process.take().context("the node does not run")?;
         process.signal(Signal::Terminate).await?;
         let status = process.ended(START_WAIT).await?;
@@ -85,29 +90,29 @@ impl Node {
 
 /// What differs between runs.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// The binary of the nodes.
-    pub(super) bin: PathBuf,
+    pub(crate) bin: PathBuf,
     /// How Redis stands.
-    pub(super) form: Form,
+    pub(crate) form: Form,
     /// Settings of the nodes besides the run's own, as environment variables.
-    pub(super) settings: Vec<(String, String)>,
+    pub(crate) settings: Vec<(String, String)>,
 }
 
 /// Everything that runs. All of it ends when this goes out of scope, and its files go with it.
 #[derive(Debug)]
-pub(super) struct Cluster {
-    pub(super) redis: Redis,
-    pub(super) nodes: Vec<Node>,
+pub(crate) struct Cluster {
+    pub(crate) redis: Redis,
+    pub(crate) nodes: Vec<Node>,
     /// The balancer's public side.
-    pub(super) target: Target,
+    pub(crate) target: Target,
     balancer: Process,
     plan: Plan,
     folder: TempDir,
 }
 
 impl Cluster {
-    pub(super) async fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub(crate) async fn start(plan: Plan) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("roomcast-chaos.").tempdir().context("a folder")?;
         let redis = Redis::start(plan.form, folder.path()).await.context("starting Redis")?;
         let mut nodes = Vec::new();
@@ -140,14 +145,14 @@ impl Cluster {
     }
 
     /// Starts a node that has ended, under a new name.
-    pub(super) async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
+    pub(crate) async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
         let node = self.nodes.get_mut(index).context("no such node")?;
         launch(node, &self.plan, self.folder.path())?;
         node.wait_ready().await
     }
 
     /// What has ended although nobody ended it.
-    pub(super) fn casualties(&mut self) -> Vec<String> {
+    pub(crate) fn casualties(&mut self) -> Vec<String> {
         let mut gone = Vec::new();
         if self.balancer.is_gone() {
             gone.push("haproxy".to_owned());
@@ -163,7 +168,7 @@ impl Cluster {
     }
 
     /// Keeps the logs for people: copies them to a folder.
-    pub(super) fn save_logs(&self, to: &Path) -> anyhow::Result<()> {
+    pub(crate) fn save_logs(&self, to: &Path) -> anyhow::Result<()> {
         fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
         for entry in fs::read_dir(self.folder.path())? {
             let entry = entry?;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// A generator of 64-bit numbers (`SplitMix64`).
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
     /// Dice of their own for each use, so that what one draws does not move the others.
-    pub(super) fn new(seed: u64, purpose: u64) -> Self {
+    pub(crate) fn new(seed: u64, purpose: u64) -> Self {
         let mut dice = Self(seed ^ purpose.wrapping_mul(0xa076_1d64_78bd_642f));
         dice.next();
         dice
@@ -23,13 +23,13 @@ impl Dice {
     }
 
     /// A number below `bound`; 0 where the bound is.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         let turn = self.next().checked_rem(bound as u64).unwrap_or_default();
         usize::try_from(turn).unwrap_or_default()
     }
 
     /// A time between the two, in milliseconds.
-    pub(super) fn between(&mut self, least: Duration, most: Duration) -> Duration {
+    pub(crate) fn between(&mut self, least: Duration, most: Duration) -> Duration {
         let span = usize::try_from(most.saturating_sub(least).as_millis()).unwrap_or(usize::MAX);
         least + Duration::from_millis(self.below(span.saturating_add(1)) as u64)
     }

@@ -23,7 +23,7 @@ const BUS: u16 = 10_000;
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
 /// A port that nobody listens on now, and that this process gives out once.
-pub(super) fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     // Two runs side by side start at different places.
     let start = u16::try_from(std::process::id() % 389).unwrap_or_default() * 18;
     for _ in 0..PORTS {
@@ -39,7 +39,7 @@ pub(super) fn free_port() -> anyhow::Result<u16> {
 
 /// A signal, by the name that `kill` knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(crate) enum Signal {
     /// Ends it in good order.
     Terminate,
     /// Freezes it.
@@ -60,14 +60,14 @@ impl Signal {
 
 /// A process of this run. Killed when it goes out of scope, and by the kernel should this tool be killed.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     name: String,
 }
 
 impl Process {
     /// Starts a program whose output goes to `log`. Nothing of a `ROOMCAST_` environment reaches it but `env`.
-    pub(super) fn start<A: AsRef<OsStr>>(
+    pub(crate) fn start<A: AsRef<OsStr>>(
         name: &str,
         program: &Path,
         arguments: &[A],
@@ -111,7 +111,7 @@ impl Process {
     }
 
     /// Sends a signal to a process that has not ended. As long as we hold it, its pid is nobody else's.
-    pub(super) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) async fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(pid) = self.child.id() else { bail!("{} has ended already", self.name) };
         let status = Command::new("kill")
             .args([signal.flag(), &pid.to_string()])
@@ -125,12 +125,12 @@ impl Process {
     }
 
     /// Ends it as a crash would.
-    pub(super) async fn kill(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
     /// Waits for its end.
-    pub(super) async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
+    pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         timeout(within, self.child.wait())
             .await
             .with_context(|| format!("{} has not ended within {within:?}", self.name))?
@@ -138,20 +138,20 @@ impl Process {
     }
 
     /// Whether it has ended by itself.
-    pub(super) fn is_gone(&mut self) -> bool {
+    pub(crate) fn is_gone(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
 }
 
 /// Where a program is: on the path, or where Debian keeps servers.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
     places.map(|place| place.join(program)).find(|file| file.is_file())
 }
 
 /// Like [`find`], with what to do where it is missing.
-pub(super) fn need(program: &str, package: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn need(program: &str, package: &str) -> anyhow::Result<PathBuf> {
     find(program).with_context(|| format!("{program} is missing: apt-get install {package}"))
 }
 

@@ -15,13 +15,13 @@ const WAIT: Duration = Duration::from_millis(900);
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
 }
 
 impl Answer {
-    pub(super) fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
         if self.status != 200 {
             bail!("HTTP {}: {}", self.status, self.body);
         }
@@ -30,7 +30,7 @@ impl Answer {
 }
 
 /// GET from a port of this machine.
-pub(super) async fn get(port: u16, path: &str, key: Option<&str>) -> anyhow::Result<Answer> {
+pub(crate) async fn get(port: u16, path: &str, key: Option<&str>) -> anyhow::Result<Answer> {
     timeout(WAIT, exchange(port, path, key)).await.with_context(|| format!("no answer from port {port}"))?
 }
 
