@@ -45,3 +45,7 @@ fanout *args:
 # break a cluster on purpose and judge what its clients saw: every scenario, and a random one
 chaos *args:
     scripts/chaos {{ args }}
+
+# roomcast and its peers by turns on this machine: CPU, latency and memory as ratios
+compare *args:
+    scripts/compare {{ args }}

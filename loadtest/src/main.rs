@@ -7,6 +7,7 @@
 mod chaos;
 mod client;
 mod cluster;
+mod compare;
 mod fanout;
 mod idle;
 mod report;
@@ -35,6 +36,14 @@ struct Arguments {
 enum Command {
     /// Starts a cluster of its own, breaks it, and judges what its clients saw.
     Chaos(chaos::Options),
+    /// roomcast and its peers by turns: CPU, latency and memory as ratios.
+    Compare(Box<compare::Options>),
+    /// One of the servers of `compare` that are built in.
+    #[command(hide = true)]
+    CompareServer(compare::ServerOptions),
+    /// Some clients of `compare` that have a process of their own.
+    #[command(hide = true)]
+    CompareCrowd(compare::CrowdOptions),
     /// Publishes into rooms full of subscribers: latency, loss, order.
     Fanout(fanout::Options),
     /// Opens many connections that do nothing: memory per connection.
@@ -70,6 +79,9 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     runtime.block_on(async {
         match arguments.command {
             Command::Chaos(options) => Box::pin(chaos::run(options)).await,
+            Command::Compare(options) => Box::pin(compare::run(*options)).await,
+            Command::CompareServer(options) => compare::serve(options).await,
+            Command::CompareCrowd(options) => compare::crowd(&options),
             Command::Fanout(options) => Box::pin(fanout::run(options)).await,
             Command::Idle(options) => Box::pin(idle::run(options)).await,
             Command::Slow(options) => Box::pin(slow::run(options)).await,

@@ -8,10 +8,19 @@ use serde::Serialize;
 /// Files that are open anyway: standard streams, the runtime's, a report.
 const SPARE_FILES: u64 = 64;
 
+fn allowed_files() -> anyhow::Result<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").context("reading /proc/self/limits")?;
+    open_files(&limits).context("/proc/self/limits has no line on open files")
+}
+
+/// How many sockets this process may have.
+pub(crate) fn sockets() -> anyhow::Result<usize> {
+    Ok(usize::try_from(allowed_files()?.saturating_sub(SPARE_FILES)).unwrap_or(usize::MAX))
+}
+
 /// Refuses a run that would end in "too many open files" half way.
 pub(crate) fn need_sockets(sockets: usize) -> anyhow::Result<()> {
-    let limits = fs::read_to_string("/proc/self/limits").context("reading /proc/self/limits")?;
-    let allowed = open_files(&limits).context("/proc/self/limits has no line on open files")?;
+    let allowed = allowed_files()?;
     let needed = sockets as u64 + SPARE_FILES;
     ensure!(
         needed <= allowed,

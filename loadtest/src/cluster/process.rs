@@ -129,6 +129,11 @@ impl Process {
         self.child.kill().await.with_context(|| format!("killing {}", self.name))
     }
 
+    /// Its pid; none where it has ended and that was seen.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<ExitStatus> {
         timeout(within, self.child.wait())

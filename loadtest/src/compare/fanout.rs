@@ -1,0 +1,143 @@
+//! One room of many subscribers, and many rooms of few: server CPU per delivery.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::{
+    Bench,
+    contest::Contestant,
+    peer::{Peer, Running},
+    result::Case,
+    wire,
+};
+use crate::{report, system};
+
+/// Rooms of the workload of many small ones, and the members of each.
+const ROOMS: (usize, usize) = (1000, 10);
+const UNIT: &str = "µs of server CPU per delivery";
+
+/// One way to load a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Load {
+    subscribers: usize,
+    bytes: usize,
+    queued: usize,
+}
+
+impl Load {
+    fn name(self) -> String {
+        let Self { subscribers, bytes, queued } = self;
+        format!("{subscribers} subscribers, {bytes} B, {queued} queued")
+    }
+}
+
+/// One room, each combination of subscribers, bytes and events that arrive together.
+pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
+    let (sizes, bytes, queues): (&[usize], &[usize], &[usize]) = if bench.quick {
+        (&[100], &[200], &[1, 16])
+    } else {
+        (&[100, 1000, 5000], &[64, 200, 2048], &[1, 16, 64])
+    };
+    let mut all = Vec::new();
+    for &subscribers in sizes {
+        let mut loads = Vec::new();
+        for &bytes in bytes {
+            loads.extend(queues.iter().map(|&queued| Load { subscribers, bytes, queued }));
+        }
+        loads.retain(|load| bench.wants(&load.name()));
+        if loads.is_empty() {
+            continue;
+        }
+        let mut cases: Vec<Case> = loads.iter().map(|load| Case::new(load.name(), UNIT)).collect();
+        let mut turn = 0;
+        for group in bench.groups(subscribers + 2)? {
+            let mut contestants = enter(bench, &group, 1, subscribers).await?;
+            for (load, case) in loads.iter().zip(&mut cases) {
+                let data = wire::data(load.bytes, 0);
+                rounds(bench, &mut contestants, case, turn, |contestant| {
+                    contestant.burst(load.queued, &data)
+                })?;
+            }
+            turn += bench.rounds;
+        }
+        all.extend(cases);
+    }
+    Ok(all)
+}
+
+/// Many small rooms, an event to each of them, all together.
+pub(super) async fn many_rooms(bench: &Bench) -> anyhow::Result<Vec<Case>> {
+    let (rooms, members) = if bench.quick { (50, ROOMS.1) } else { ROOMS };
+    let mut cases = Vec::new();
+    let name = format!("{rooms} rooms of {members}, 200 B");
+    if bench.wants(&name) {
+        let mut case = Case::new(name, UNIT);
+        let mut turn = 0;
+        for group in bench.groups(rooms * members + 2)? {
+            let mut contestants = enter(bench, &group, rooms, members).await?;
+            let data = wire::data(200, 0);
+            rounds(bench, &mut contestants, &mut case, turn, |contestant| {
+                contestant.burst_everywhere(&data)
+            })?;
+            turn += bench.rounds;
+        }
+        cases.push(case);
+    }
+    Ok(cases)
+}
+
+/// Starts the servers of a group and fills their rooms.
+pub(super) async fn enter(
+    bench: &Bench,
+    group: &[Peer],
+    rooms: usize,
+    members: usize,
+) -> anyhow::Result<Vec<Contestant>> {
+    system::need_sockets(group.len() * (rooms * members + 2))?;
+    let mut contestants = Vec::new();
+    for &peer in group {
+        let running = Running::start(peer, &bench.places, bench.cores).await?;
+        contestants.push(Contestant::enter(running, rooms, members)?);
+    }
+    Ok(contestants)
+}
+
+/// Alternating rounds, and nothing lost in any of them.
+pub(super) fn rounds(
+    bench: &Bench,
+    contestants: &mut [Contestant],
+    case: &mut Case,
+    first: usize,
+    mut burst: impl FnMut(&mut Contestant) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let bar = report::bar("rounds", (contestants.len() * (bench.rounds + 1)) as u64);
+    bar.set_prefix(case.name.clone());
+    for round in 0..=bench.rounds {
+        for place in 0..contestants.len() {
+            // Who comes first changes, so that nobody always follows the same neighbour.
+            let index = (place + round) % contestants.len();
+            for waiting in contestants.iter_mut() {
+                waiting.idle()?;
+            }
+            let contestant = &mut contestants[index];
+            let name = contestant.peer().name();
+            let spent = contestant
+                .round(bench.round_time, &mut burst)
+                .with_context(|| format!("{name}, {}", case.name))?;
+            bar.inc(1);
+            // The first warms up: caches, branch predictors, and whoever compiles while it runs.
+            if let Some(round) = round.checked_sub(1) {
+                case.set(name, first + round, spent.server_us());
+                if spent.redis > Duration::ZERO {
+                    case.set_redis(name, first + round, spent.redis_us());
+                }
+            }
+        }
+    }
+    for contestant in contestants.iter() {
+        contestant.check_even()?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
