@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod outbox;
 pub mod presence;
+pub mod pulse;
 pub mod pump;
 pub mod random;
 pub mod restrictions;

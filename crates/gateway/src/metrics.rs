@@ -34,6 +34,8 @@ pub enum Admission {
     NodeFull,
     /// The node is draining.
     Draining,
+    /// The node was not ready, and the balancer had asked to be told.
+    NotReady,
     /// Too many came at once.
     Paced,
     /// The request's head did not come in time.
@@ -41,12 +43,13 @@ pub enum Admission {
 }
 
 impl Admission {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Accepted, "accepted"),
         (Self::Refused, "refused"),
         (Self::IpLimited, "ip_limited"),
         (Self::NodeFull, "node_full"),
         (Self::Draining, "draining"),
+        (Self::NotReady, "not_ready"),
         (Self::Paced, "paced"),
         (Self::TimedOut, "timed_out"),
     ];

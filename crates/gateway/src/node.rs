@@ -29,6 +29,7 @@ use crate::{
     interest::Interest,
     metrics,
     presence::Presence,
+    pulse::Pulse,
     pump::{Lane, Note, Word},
     restrictions::Restrictions,
     seats::Seats,
@@ -62,6 +63,8 @@ pub struct Node {
     pub pace: Mutex<Pace>,
     /// Whether the node is going.
     pub drain: Drain,
+    /// Whether the workers turn.
+    pub pulse: Pulse,
     /// Empty rooms per worker.
     pub idle_rooms: Vec<AtomicUsize>,
     /// The ways to the workers.
@@ -106,6 +109,11 @@ impl Node {
         let health = self.backend.broker.health();
         let grace = self.config.redis.as_ref().map_or(std::time::Duration::ZERO, |redis| redis.ready_grace);
         health.usable || health.since.elapsed() < grace
+    }
+
+    /// Whether new clients should come here.
+    pub fn ready(&self) -> bool {
+        self.drain.phase() == Phase::Serving && self.broker_ready()
     }
 
     /// What this node tells the others and the dashboard.

@@ -3,24 +3,32 @@
 mod notify;
 
 use std::{
+    convert::Infallible,
+    future::pending,
     io::{self, IsTerminal},
     process::ExitCode,
     time::Duration,
 };
 
 use roomcast_core::permission::Role;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{
     app::{self, AppError, Backing, Running},
     auth::NewClaims,
     config::{Config, Log, LogFormat},
-    node::unix_ms,
+    node::{Node, now, unix_ms},
 };
 
 /// A working day.
 const DEV_TOKEN_TTL: Duration = Duration::from_secs(12 * 3_600);
+
+/// What ends after the drain: sockets, broker, threads.
+const LAST_WORDS: Duration = Duration::from_secs(15);
 
 /// Runs a node until it is told to stop. Exits with 0 after a graceful stop.
 pub fn serve(config: Config) -> ExitCode {
@@ -49,17 +57,29 @@ async fn run(config: Config) -> Result<(), AppError> {
     if dev {
         print_banner(&running);
     }
+    let node = running.node.clone();
     tokio::select! {
-        () = told_to_stop(&mut terminate, &mut interrupt) => {}
+        result = serve_until_told(running, &mut terminate, &mut interrupt) => result,
+        never = feed_watchdog(&node) => match never {},
+    }
+}
+
+async fn serve_until_told(
+    running: Running,
+    terminate: &mut Signal,
+    interrupt: &mut Signal,
+) -> Result<(), AppError> {
+    tokio::select! {
+        () = told_to_stop(terminate, interrupt) => {}
         () = running.failed() => {
             running.halt().await;
             return Err(AppError::Failed);
         }
     }
-    notify::tell(notify::State::Stopping);
+    notify::tell(notify::State::Stopping(running.node.config.drain.deadline + LAST_WORDS));
     let silence = running.silence();
     let told_twice = async {
-        told_to_stop(&mut terminate, &mut interrupt).await;
+        told_to_stop(terminate, interrupt).await;
         // What ends from here on ends because it was told to.
         silence.cancel();
     };
@@ -68,6 +88,21 @@ async fn run(config: Config) -> Result<(), AppError> {
         () = told_twice => tracing::warn!("told twice: stopping at once"),
     }
     Ok(())
+}
+
+/// Tells the service manager that all threads turn, until one does not: then it restarts the process, and the clients
+/// find another node. To be told late is no reason, so it is told three times as often as it asks.
+async fn feed_watchdog(node: &Node) -> Infallible {
+    let Some(patience) = notify::watchdog() else { return pending().await };
+    let mut tick = interval(patience / 3);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match node.pulse.hanging(now().instant) {
+            None => notify::tell(notify::State::Alive),
+            Some(hanging) => tracing::error!(?hanging, "a worker does not turn: the watchdog is not fed"),
+        }
+    }
 }
 
 fn signals() -> io::Result<(Signal, Signal)> {

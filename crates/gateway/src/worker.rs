@@ -188,6 +188,7 @@ async fn keep_house(worker: Rc<Worker>) {
     let mut tick = interval(HOUSEKEEPING);
     loop {
         tick.tick().await;
+        worker.node.pulse.beat(worker.id as usize, now().instant);
         let expired = worker.hub.borrow_mut().expire(now().instant);
         for room in expired {
             worker.node.interest.release(&room, worker.id);

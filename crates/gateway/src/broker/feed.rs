@@ -29,6 +29,8 @@ pub(crate) enum Dropped {
 }
 
 impl Dropped {
+    const ALL: [Self; 4] = [Self::FeedFull, Self::ControlsFull, Self::Malformed, Self::ClientLagged];
+
     const fn as_str(self) -> &'static str {
         match self {
             Dropped::FeedFull => "feed_full",
@@ -54,6 +56,10 @@ pub(crate) struct FeedSender {
 
 /// A feed with room for so many items besides the mark.
 pub(crate) fn channel(capacity: usize) -> (FeedSender, mpsc::Receiver<Feed>) {
+    // There from the first scrape on, so that the first loss is seen as a rise.
+    for reason in Dropped::ALL {
+        reason.count(0);
+    }
     let (sender, receiver) = mpsc::channel(capacity.saturating_add(1));
     let mark = sender.clone().try_reserve_owned().ok();
     (FeedSender { sender, mark, controls: VecDeque::new() }, receiver)

@@ -11,18 +11,38 @@ use axum::{
 use http::{StatusCode, header};
 use serde_json::json;
 
-use crate::{drain::Phase, metrics, node::Node};
+use crate::{
+    drain::Phase,
+    metrics,
+    node::{Node, now},
+    pulse::Hanging,
+};
 
 /// `/livez`, `/readyz` and `/metrics`.
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
         .route(
             "/metrics",
             get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }),
         )
         .with_state(node)
+}
+
+async fn alive(State(node): State<Arc<Node>>) -> Response {
+    liveness(node.pulse.hanging(now().instant))
+}
+
+/// That this is answered at all shows that the control thread turns.
+fn liveness(hanging: Option<Hanging>) -> Response {
+    match hanging {
+        None => "ok\n".into_response(),
+        Some(Hanging { worker, since }) => {
+            let told = format!("worker {worker} has not turned for {} s\n", since.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
+        }
+    }
 }
 
 async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Response {
@@ -55,4 +75,18 @@ async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Resp
         },
     });
     (status, Json(checks)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_hangs_is_a_reason_to_restart() {
+        assert_eq!(liveness(None).status(), StatusCode::OK);
+        let hanging = Hanging { worker: 1, since: Duration::from_secs(11) };
+        assert_eq!(liveness(Some(hanging)).status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

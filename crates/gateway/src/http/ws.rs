@@ -28,6 +28,9 @@ use crate::{
     random::jitter,
 };
 
+/// What a balancer says that would rather ask another node than this one while it is not ready.
+const ONLY_IF_READY: &str = "roomcast-only-if-ready";
+
 /// How a refusal is counted, and how it is told.
 type Refusal = (metrics::Admission, Problem);
 
@@ -80,6 +83,7 @@ async fn admit<B>(
     check_origin(node, headers).map_err(refused)?;
     let (codec, offered) = subprotocol(headers).map_err(refused)?;
     refuse_when_draining(node)?;
+    refuse_when_unready(node, headers)?;
     let ip = address::client(peer.ip(), headers, &node.config.trusted_proxies);
     let permit = node.permits.acquire(ip, now().instant).map_err(too_many)?;
     wait_for_turn(node).await?;
@@ -96,6 +100,17 @@ fn refuse_when_draining(node: &Node) -> Result<(), Refusal> {
     let problem = Problem::new(ErrorCode::Unavailable, "this node is going: connect to another")
         .header(header::RETRY_AFTER, "1".to_owned());
     Err((metrics::Admission::Draining, problem))
+}
+
+/// For balancers that can't ask for `/readyz`: their word makes the node answer 503 as `/readyz` would, and they ask
+/// another one. Without it a node that has lost Redis still takes who comes, who may have nowhere else to go.
+fn refuse_when_unready(node: &Node, headers: &HeaderMap) -> Result<(), Refusal> {
+    if !headers.contains_key(ONLY_IF_READY) || node.ready() {
+        return Ok(());
+    }
+    let problem = Problem::new(ErrorCode::Unavailable, "this node is not ready: connect to another")
+        .header(header::RETRY_AFTER, "1".to_owned());
+    Err((metrics::Admission::NotReady, problem))
 }
 
 /// A storm is taken at the pace that those who are connected already do not feel.

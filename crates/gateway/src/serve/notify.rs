@@ -6,6 +6,8 @@ use std::{
     ffi::OsStr,
     io,
     os::unix::net::{SocketAddr, UnixDatagram},
+    process,
+    time::Duration,
 };
 
 /// What a service manager wants to know.
@@ -13,17 +15,36 @@ use std::{
 pub(super) enum State {
     /// Clients are served.
     Ready,
-    /// Told to stop: the drain has begun.
-    Stopping,
+    /// All threads turn.
+    Alive,
+    /// Told to stop: the drain has begun, and takes so long at most.
+    Stopping(Duration),
 }
 
 impl State {
-    const fn message(self) -> &'static str {
+    fn message(self) -> String {
         match self {
-            State::Ready => "READY=1\nSTATUS=serving",
-            State::Stopping => "STOPPING=1\nSTATUS=draining",
+            State::Ready => "READY=1\nSTATUS=serving".to_owned(),
+            State::Alive => "WATCHDOG=1".to_owned(),
+            // The manager waits for the drain, whatever patience its own settings give it.
+            State::Stopping(limit) => {
+                format!("STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={}", limit.as_micros())
+            }
         }
     }
+}
+
+/// How often a manager wants to hear that all is well before it restarts the node; none where it does not ask, or
+/// asks another process.
+pub(super) fn watchdog() -> Option<Duration> {
+    let asked = env::var("WATCHDOG_PID").ok();
+    asked_of(asked.as_deref(), &env::var("WATCHDOG_USEC").ok()?, process::id())
+}
+
+fn asked_of(pid: Option<&str>, microseconds: &str, own: u32) -> Option<Duration> {
+    let meant = pid.is_none_or(|pid| pid.parse() == Ok(own));
+    let microseconds = microseconds.parse().ok().filter(|n| *n > 0)?;
+    meant.then(|| Duration::from_micros(microseconds))
 }
 
 /// Tells the service manager, where one listens.
@@ -59,7 +80,7 @@ mod tests {
     use super::*;
 
     fn heard(manager: &UnixDatagram) -> String {
-        let mut buffer = [0; 64];
+        let mut buffer = [0; 128];
         manager.set_nonblocking(true).unwrap();
         let length = manager.recv(&mut buffer).unwrap();
         String::from_utf8(buffer[..length].to_vec()).unwrap()
@@ -72,8 +93,10 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         send(path.as_os_str(), State::Ready).unwrap();
         assert_eq!(heard(&manager), "READY=1\nSTATUS=serving");
-        send(path.as_os_str(), State::Stopping).unwrap();
-        assert_eq!(heard(&manager), "STOPPING=1\nSTATUS=draining");
+        send(path.as_os_str(), State::Alive).unwrap();
+        assert_eq!(heard(&manager), "WATCHDOG=1");
+        send(path.as_os_str(), State::Stopping(Duration::from_secs(35))).unwrap();
+        assert_eq!(heard(&manager), "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=35000000");
     }
 
     #[cfg(target_os = "linux")]
@@ -85,6 +108,15 @@ mod tests {
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         send(OsStr::new(&format!("@{name}")), State::Ready).unwrap();
         assert_eq!(heard(&manager), "READY=1\nSTATUS=serving");
+    }
+
+    #[test]
+    fn a_watchdog_is_fed_by_whom_it_watches() {
+        assert_eq!(asked_of(Some("7"), "30000000", 7), Some(Duration::from_secs(30)));
+        assert_eq!(asked_of(None, "500000", 7), Some(Duration::from_millis(500)));
+        assert_eq!(asked_of(Some("8"), "30000000", 7), None);
+        assert_eq!(asked_of(Some("7"), "0", 7), None);
+        assert_eq!(asked_of(Some("7"), "soon", 7), None);
     }
 
     #[test]

@@ -335,6 +335,16 @@ async fn a_node_that_stops_says_so_first() {
         }
         let late = Client::guest(public, Speak::Json).await;
         clients.push(late);
+        // A balancer that can't ask for readiness is told with the handshake, and asks another node.
+        let handshake = [
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Roomcast-Only-If-Ready: 1",
+        ];
+        let told = Api::with_bearer(public, None).send("GET", "/ws", &handshake, None).await;
+        assert_eq!((told.status, told.header("retry-after")), (503, Some("1")));
         let mut delays = Vec::new();
         for mut client in clients {
             let goaway = client.push_of("goaway").await;

@@ -251,6 +251,9 @@ async fn what_is_no_http_is_refused_and_huge_heads_are_too() {
         let reply = raw.try_reply().await;
         assert!(reply.as_ref().is_none_or(|reply| reply.status == 400), "{garbage:?}: {reply:?}");
     }
+    // What the balancers in deploy/ let through, a node takes: cookies of 16 KiB, and what they add to them.
+    let large = upgrade_head(&[&format!("Cookie: a={}", "x".repeat(16 * 1_024)), "X-Forwarded-For: 1.2.3.4"]);
+    assert_eq!(ask(&scene, &large).await.status, 101);
     let huge = upgrade_head(&[&format!("X-Filler: {}", "x".repeat(20 * 1_024))]);
     assert_eq!(ask(&scene, &huge).await.status, 431);
     let many: Vec<_> = (0..150).map(|n| format!("X-Header-{n}: x")).collect();
