@@ -210,6 +210,22 @@ def check_settings(deploy):
             problem(where, f"stops after {patience} s, and drain.deadline is {drain} s")
 
 
+def check_timeouts(deploy):
+    """The node decides when a silent client is gone: every balancer waits well longer than its ping and its patience."""
+    limits = json.loads((deploy.parent / "docs/api/config.schema.json").read_text())["properties"]["limits"]["properties"]
+    silent = seconds(limits["ping_interval"]["default"]) + seconds(limits["pong_timeout"]["default"])
+    for file, pattern in [
+        ("haproxy.cfg", r"^\s*timeout tunnel (\S+)$"),
+        ("nginx.conf", r"^\s*proxy_read_timeout (\S+);$"),
+        ("nginx.conf", r"^\s*proxy_send_timeout (\S+);$"),
+        ("helm/roomcast/values.yaml", r'proxy-read-timeout: "(\d+)"$'),
+        ("helm/roomcast/values.yaml", r'proxy-send-timeout: "(\d+)"$'),
+    ]:
+        found = re.search(pattern, (deploy / file).read_text(), re.M)
+        if not found or seconds(found.group(1)) < 2 * silent:
+            problem(file, f"{pattern} is missing, or less than twice the {silent} s after which a node gives up a client")
+
+
 def main():
     deploy, out = Path(sys.argv[1]), Path(sys.argv[2])
     metrics = read_metrics(deploy / "metrics.txt")
@@ -219,6 +235,7 @@ def main():
     check_dashboards(deploy, series, recorded, out)
     check_compose(deploy)
     check_settings(deploy)
+    check_timeouts(deploy)
     for path in sorted((deploy / "grafana/provisioning").rglob("*.yml")):
         if not yaml.safe_load(path.read_text()):
             problem(path.name, "is empty")

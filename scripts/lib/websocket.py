@@ -3,6 +3,7 @@ with headers of the caller's choice, text frames both ways, pong, and the code o
 
 import asyncio
 import base64
+import ipaddress
 import json
 import os
 import struct
@@ -24,12 +25,23 @@ class Closed(Exception):
         self.code = code
 
 
-async def request(port, path, source="127.0.0.1", headers=(), method="GET", body=b"", timeout=5):
-    """One HTTP/1.1 request as it stands, on a connection of its own: (status, headers, reader, writer)."""
+def proxy_v2(source):
+    """What a balancer with the PROXY protocol (version 2) says first: the connection comes from this address."""
+    address = ipaddress.ip_address(source)
+    addresses = address.packed * 2 + struct.pack(">HH", 40000, 80)
+    family = 0x11 if address.version == 4 else 0x21
+    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack(">BBH", 0x21, family, len(addresses)) + addresses
+
+
+async def request(port, path, source="127.0.0.1", headers=(), method="GET", body=b"", timeout=5, first=b""):
+    """One HTTP/1.1 request as it stands, on a connection of its own: (status, headers, reader, writer). Who comes
+    from an address of IPv6 goes to one; `first` is sent before everything else."""
+    to = "::1" if ":" in source else "127.0.0.1"
 
     async def ask():
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        reader, writer = await asyncio.open_connection(to, port, local_addr=(source, 0))
         try:
+            writer.write(first)
             lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", *(f"{k}: {v}" for k, v in headers)]
             if body:
                 lines.append(f"Content-Length: {len(body)}")
@@ -59,7 +71,7 @@ class Client:
         self.next_id, self.pushes, self.node = 1, [], None
 
     @classmethod
-    async def open(cls, port, source, cookie=None, headers=(), path="/ws"):
+    async def open(cls, port, source, cookie=None, headers=(), path="/ws", first=b""):
         key = base64.b64encode(os.urandom(16)).decode()
         upgrade = [
             ("Upgrade", "websocket"),
@@ -69,7 +81,7 @@ class Client:
             *([("Cookie", cookie)] if cookie else []),
             *headers,
         ]
-        status, answered, reader, writer = await request(port, path, source, upgrade)
+        status, answered, reader, writer = await request(port, path, source, upgrade, first=first)
         if status != 101:
             writer.transport.abort()
             raise Refused(status, dict(answered))
@@ -77,9 +89,9 @@ class Client:
         return cls(reader, writer, fresh[0] if fresh else cookie)
 
     @classmethod
-    async def guest(cls, port, source, cookie=None, headers=()):
+    async def guest(cls, port, source, cookie=None, headers=(), first=b""):
         """Open and connected: a socket that a node, and not only the balancer, has answered on."""
-        client = await cls.open(port, source, cookie, headers)
+        client = await cls.open(port, source, cookie, headers, first=first)
         try:
             client.node = (await client.ok({"op": "connect"}))["node"]
         except BaseException:
