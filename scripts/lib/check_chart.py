@@ -2,7 +2,7 @@
 and that each template is YAML once its actions are replaced by something plain. With Helm (a program that Debian does
 not have): what it really renders, by default and with every option.
 
-usage: check_chart.py CHART_DIR [HELM]
+usage: check_chart.py CHART_DIR [HELM [--print]]     --print: what Helm makes of it, for other checks
 """
 
 import copy
@@ -120,6 +120,7 @@ EVERY_OPTION = {
     "ingress": {"enabled": True, "tlsSecret": "certificate"},
     "autoscaling": {"enabled": True},
     "serviceMonitor": {"enabled": True, "labels": {"team": "live"}},
+    "prometheusRule": {"enabled": True, "labels": {"team": "live"}},
     "networkPolicy": {"publicFrom": [{"podSelector": {}}]},
     "service": {"annotations": {"a": "b"}},
     "imagePullSecrets": [{"name": "registry"}],
@@ -138,6 +139,24 @@ def render(helm, chart, values):
     return done.returncode, done.stdout, done.stderr
 
 
+def check_watched(objects, labels):
+    """The alerts ask for the job roomcast, which the operator calls so only by a label of the service."""
+    monitor, rules = objects["ServiceMonitor"]["spec"], objects["PrometheusRule"]["spec"]
+    service = objects["Service"]
+    chosen = monitor["selector"]["matchLabels"]
+    if not chosen.items() <= service["metadata"]["labels"].items():
+        problem("helm template", "the ServiceMonitor does not select the internal service, which stands last")
+    if service["metadata"]["labels"].get(monitor.get("jobLabel")) != "roomcast":
+        problem("helm template", "the job is not called roomcast, as the alerts have it")
+    if {port["name"] for port in service["spec"]["ports"]} != {end["port"] for end in monitor["endpoints"]}:
+        problem("helm template", "the ServiceMonitor asks a port that the service does not have")
+    if not service["spec"]["selector"].items() <= labels.items():
+        problem("helm template", "the internal service does not select the nodes")
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    if not alerts or "{{ $labels.instance }}" not in str(alerts):
+        problem("helm template", "the PrometheusRule has lost the alerts, or their words to Helm's own templates")
+
+
 def check_rendered(helm, chart):
     code, _, said = render(helm, chart, {})
     if code == 0 or "secrets.existingSecret" not in said:
@@ -150,10 +169,13 @@ def check_rendered(helm, chart):
         if code != 0:
             problem("helm template", said)
             continue
+        if "--print" in sys.argv:
+            print(text)
+            continue
         objects = {document["kind"]: document for document in yaml.safe_load_all(text) if document}
         wanted = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
         if values is EVERY_OPTION:
-            wanted |= {"Ingress", "HorizontalPodAutoscaler", "ServiceMonitor"}
+            wanted |= {"Ingress", "HorizontalPodAutoscaler", "ServiceMonitor", "PrometheusRule"}
         if set(objects) != wanted:
             problem("helm template", f"renders {sorted(objects)}, not {sorted(wanted)}")
             continue
@@ -172,6 +194,8 @@ def check_rendered(helm, chart):
             selected = (spec.get("selector") or spec.get("podSelector"))["matchLabels"]
             if not selected.items() <= labels.items():
                 problem("helm template", f"the {kind} does not select the nodes")
+        if "ServiceMonitor" in objects:
+            check_watched(objects, labels)
         ports = {port["name"] for port in node["ports"]}
         probes = {probe["httpGet"]["port"] for name, probe in node.items() if name.endswith("Probe")}
         if not probes <= ports:

@@ -1,5 +1,6 @@
+{{- /* A pod's name is this and 17 letters more, and names the node: at most 64 of them. */ -}}
 {{- define "roomcast.name" -}}
-{{- default .Release.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 46 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "roomcast.selector" -}}
