@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    broker::{self, Broker, BrokerError, Control, Feed, Page, Range},
+    broker::{self, Broker, BrokerError, Control, Feed, Page, Range, Scope},
     drain::Shed,
     hub::{Delivery, Place},
     interest::Interest,
@@ -34,8 +34,8 @@ use crate::{
 const REPAIR_PAGE: usize = 500;
 /// Rooms repaired at once: a node with 100,000 rooms must not stampede a Redis that has just come back.
 const REPAIRS: usize = 32;
-/// Before a failed repair is tried again.
-const REPAIR_PAUSE: Duration = Duration::from_millis(200);
+/// Before a failed repair is tried again: the connection for it may be a moment behind the one for subscriptions.
+const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often rooms in which nothing happens are looked at: a loss without a later event is found within two of these.
 const LOOK: Duration = Duration::from_secs(2);
@@ -153,7 +153,7 @@ impl Pump {
                     // Also sent when this node's own share was lost: it tells all of it again.
                     Some(Feed::Control(Control::NodesChanged)) => self.presence.refresh(),
                     Some(Feed::Control(control)) => self.tell_all(&Word::Control(control)),
-                    Some(Feed::Interrupted) => self.interrupted(),
+                    Some(Feed::Interrupted(scope)) => self.interrupted(&scope),
                     None => return,
                 },
                 Some(note) = notes.recv() => match note {
@@ -215,19 +215,27 @@ impl Pump {
         }
     }
 
-    /// Every room that may have missed something looks at its log.
-    fn interrupted(&mut self) {
+    /// Every room that may have missed something looks at its log; the others are left in peace.
+    fn interrupted(&mut self, scope: &Scope) {
+        let rooms: Vec<_> =
+            self.lines.keys().filter(|room| self.broker.concerns(scope, room)).cloned().collect();
         tracing::warn!(
-            rooms = self.lines.len(),
-            "the broker's subscription was interrupted: looking for gaps"
+            rooms = rooms.len(),
+            of = self.lines.len(),
+            "a subscription of the broker was interrupted: looking for gaps"
         );
-        let rooms: Vec<_> = self.lines.keys().cloned().collect();
-        for room in rooms {
-            let action = self.line(&room).feed.interrupted();
-            self.act(&room, action);
+        self.uncounted.retain(|room| !self.broker.concerns(scope, room));
+        for room in &rooms {
+            let action = self.line(room).feed.interrupted();
+            self.act(room, action);
+            if *scope != Scope::All {
+                self.presence.retell(room);
+            }
         }
-        self.uncounted = self.lines.keys().cloned().collect();
-        self.presence.refresh();
+        self.uncounted.extend(rooms);
+        if *scope == Scope::All {
+            self.presence.refresh();
+        }
     }
 
     /// A join read the log; a feed that knows no position yet begins there.

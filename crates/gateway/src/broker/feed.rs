@@ -2,13 +2,14 @@
 //!
 //! One slot of the channel is always held back for [`Feed::Interrupted`]. So when there is no room for an event, the
 //! mark of its loss still fits, at the very place of the loss. While no slot is held back, such a mark is on its way
-//! unread, and it stands for later losses too: whoever reads it looks at the history of a time after them.
+//! unread, and it stands for later losses in its scope too: whoever reads it looks at the history of a time after
+//! them. What lies beyond its scope follows as soon as there is room, before anything else.
 
 use std::collections::VecDeque;
 
 use tokio::sync::mpsc;
 
-use super::{Control, Feed};
+use super::{Control, Feed, Scope};
 
 /// Items on their way to the reader: what a burst of a second may bring, as many as fred's own channel holds.
 pub(crate) const DEFAULT_FEED_CAPACITY: usize = 65_536;
@@ -51,6 +52,10 @@ impl Dropped {
 pub(crate) struct FeedSender {
     sender: mpsc::Sender<Feed>,
     mark: Option<mpsc::OwnedPermit<Feed>>,
+    /// What the last mark said. It is unread while no slot is held back.
+    told: Option<Scope>,
+    /// What is to be said by the next one.
+    untold: Option<Scope>,
     controls: VecDeque<Control>,
 }
 
@@ -62,7 +67,7 @@ pub(crate) fn channel(capacity: usize) -> (FeedSender, mpsc::Receiver<Feed>) {
     }
     let (sender, receiver) = mpsc::channel(capacity.saturating_add(1));
     let mark = sender.clone().try_reserve_owned().ok();
-    (FeedSender { sender, mark, controls: VecDeque::new() }, receiver)
+    (FeedSender { sender, mark, told: None, untold: None, controls: VecDeque::new() }, receiver)
 }
 
 impl FeedSender {
@@ -70,31 +75,49 @@ impl FeedSender {
     pub(crate) fn push(&mut self, item: Feed) {
         self.flush();
         match item {
-            Feed::Interrupted => self.interrupt(),
+            Feed::Interrupted(scope) => self.interrupt(scope),
             Feed::Control(control) if !self.controls.is_empty() => self.keep(control),
             item => match self.sender.try_send(item) {
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
                 Err(mpsc::error::TrySendError::Full(Feed::Control(control))) => self.keep(control),
                 Err(mpsc::error::TrySendError::Full(_)) => {
                     Dropped::FeedFull.count(1);
-                    self.interrupt();
+                    self.interrupt(Scope::All);
                 }
             },
         }
     }
 
-    /// Says that something may have been missed.
-    pub(crate) fn interrupt(&mut self) {
+    /// Says that something may have been missed in these rooms.
+    pub(crate) fn interrupt(&mut self, scope: Scope) {
         self.hold_mark();
-        if let Some(mark) = self.mark.take() {
-            mark.send(Feed::Interrupted);
-            self.hold_mark();
+        if self.mark.is_none() && self.told == Some(Scope::All) {
+            return;
+        }
+        self.untold = Some(match self.untold.take() {
+            Some(untold) => untold.and(scope),
+            None => scope,
+        });
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        if let Some(scope) = self.untold.take() {
+            match self.mark.take() {
+                Some(mark) => {
+                    self.told = Some(scope.clone());
+                    mark.send(Feed::Interrupted(scope));
+                    self.hold_mark();
+                }
+                None => self.untold = Some(scope),
+            }
         }
     }
 
     /// Hands on what was kept aside, as far as there is room.
     pub(crate) fn flush(&mut self) {
         self.hold_mark();
+        self.tell();
         while let Some(control) = self.controls.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(Feed::Control(control))) =
                 self.sender.try_send(Feed::Control(control))
@@ -138,7 +161,10 @@ mod tests {
         let (mut feed, mut reader) = channel(2);
         (1..=4).for_each(|number| feed.push(numbered(number)));
         let seen: Vec<_> = std::iter::from_fn(|| reader.try_recv().ok()).collect();
-        assert!(matches!(seen[..], [Feed::Delivery(..), Feed::Delivery(..), Feed::Interrupted]), "{seen:?}");
+        assert!(
+            matches!(seen[..], [Feed::Delivery(..), Feed::Delivery(..), Feed::Interrupted(Scope::All)]),
+            "{seen:?}"
+        );
     }
 
     #[test]
@@ -151,7 +177,62 @@ mod tests {
         assert!(matches!(reader.try_recv(), Ok(Feed::Control(Control::NodesChanged))));
     }
 
+    fn slot(slot: u16) -> Scope {
+        Scope::Slots([slot].into_iter().collect())
+    }
+
+    #[test]
+    fn a_mark_on_its_way_stands_for_its_own_scope_only() {
+        let (mut feed, mut reader) = channel(1);
+        feed.push(numbered(1));
+        feed.interrupt(slot(1));
+        feed.interrupt(slot(1));
+        feed.interrupt(slot(2));
+        assert!(matches!(reader.try_recv(), Ok(Feed::Delivery(..))));
+        // Whoever is told next is told of the rest first.
+        feed.push(numbered(2));
+        let seen: Vec<_> = std::iter::from_fn(|| reader.try_recv().ok()).collect();
+        let [Feed::Interrupted(first), Feed::Interrupted(then)] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!((first, then), (&slot(1), &slot(1).and(slot(2))));
+    }
+
     proptest! {
+        /// Whatever the interleaving: each interruption is followed by a mark that names its rooms.
+        #[test]
+        fn no_interruption_is_forgotten(
+            capacity in 1usize..5,
+            steps in proptest::collection::vec(0u16..5, 1..200),
+        ) {
+            let (mut feed, mut reader) = channel(capacity);
+            let mut owed = std::collections::BTreeSet::new();
+            let read = |reader: &mut mpsc::Receiver<Feed>, owed: &mut std::collections::BTreeSet<u16>| {
+                match reader.try_recv() {
+                    Ok(Feed::Interrupted(Scope::All)) => owed.clear(),
+                    Ok(Feed::Interrupted(Scope::Slots(slots))) => owed.retain(|slot| !slots.contains(*slot)),
+                    Ok(_) => {}
+                    Err(_) => return false,
+                }
+                true
+            };
+            for step in steps {
+                match step {
+                    3 => feed.push(numbered(1)),
+                    4 => { read(&mut reader, &mut owed); }
+                    slot_number => {
+                        owed.insert(slot_number);
+                        feed.interrupt(slot(slot_number));
+                    }
+                }
+            }
+            loop {
+                feed.flush();
+                if !read(&mut reader, &mut owed) {
+                    break;
+                }
+            }
+            prop_assert!(owed.is_empty(), "{owed:?}");
+        }
+
         /// Whatever the interleaving of sending and reading: a number that is missing is followed by a mark that
         /// is read after it was dropped.
         #[test]

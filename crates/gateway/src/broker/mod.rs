@@ -8,6 +8,7 @@ mod feed;
 pub mod local;
 mod payload;
 pub mod redis;
+mod scope;
 
 use std::{
     sync::Arc,
@@ -21,6 +22,7 @@ use tokio::sync::mpsc;
 
 use local::LocalBroker;
 use redis::RedisBroker;
+pub use scope::{Scope, Slots};
 
 /// Events that one [`Page`] holds at most, whatever was asked for: what comes after is on the next page.
 pub const MAX_PAGE: usize = 1_000;
@@ -104,6 +106,14 @@ impl Broker {
     /// Ends the subscription. What is on its way may still arrive.
     pub async fn unsubscribe(&self, room: &RoomName) -> Result<(), BrokerError> {
         each!(self, broker => broker.unsubscribe(room).await)
+    }
+
+    /// Whether an interruption of this scope concerns the room.
+    pub fn concerns(&self, scope: &Scope, room: &RoomName) -> bool {
+        match (scope, self) {
+            (Scope::All, _) | (_, Self::Local(_)) => true,
+            (Scope::Slots(slots), Self::Redis(broker)) => slots.contains(broker.slot(room)),
+        }
     }
 
     /// What arrives for this node, in the order received. Given out once.
@@ -280,8 +290,8 @@ pub enum Feed {
     Delivery(RoomName, Delivery),
     /// Something for every node.
     Control(Control),
-    /// The subscription was interrupted and stands again: any subscribed room may have missed something.
-    Interrupted,
+    /// A subscription was interrupted and stands again: these rooms may have missed something.
+    Interrupted(Scope),
 }
 
 /// What one node tells all.

@@ -153,7 +153,12 @@ async fn a_lost_master_costs_the_other_rooms_nothing_and_its_own_come_back() {
     }
     let back = back.expect("the replica takes over");
     assert!(slowest < Duration::from_millis(400), "a command waited {slowest:?}");
-    a.until(|item| matches!(item, Feed::Interrupted)).await;
+    let Feed::Interrupted(scope) = a.until(|item| matches!(item, Feed::Interrupted(_))).await else {
+        panic!("no interruption")
+    };
+    for room in &all {
+        assert_eq!(a.broker.concerns(&scope, room), lost.contains(&room), "{room} in {scope:?}");
+    }
     for room in &lost {
         let offset = loop {
             match b.broker.publish(&numbered(room, 7)).await {
@@ -209,7 +214,7 @@ async fn a_slot_that_moves_takes_its_rooms_along() {
             "+OK\r\n"
         );
     }
-    a.until(|item| matches!(item, Feed::Interrupted)).await;
+    a.until(|item| matches!(item, Feed::Interrupted(_))).await;
     assert_eq!(b.publish(&wall, 2).await, 2);
     assert_eq!(a.event().await.1, 2, "heard where the room is now");
 }

@@ -48,7 +48,7 @@ async fn a_full_send_buffer_wedges_nothing() {
     let begun = Instant::now();
     node.until_health(|health| health.usable).await;
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    node.until(|item| matches!(item, Feed::Interrupted)).await;
+    node.until(|item| matches!(item, Feed::Interrupted(_))).await;
     node.publish(&wall, 2).await;
 }
 
@@ -68,7 +68,7 @@ async fn a_peer_that_does_not_read_is_noticed_and_comes_back() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.freeze(false);
         let begun = Instant::now();
-        node.until(|item| matches!(item, Feed::Interrupted)).await;
+        node.until(|item| matches!(item, Feed::Interrupted(_))).await;
         node.until_health(|health| health.usable).await;
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }

@@ -29,7 +29,7 @@ async fn a_severed_node_misses_what_comes_and_is_told_so() {
     b.publish(&wall, 1).await;
     bus.restore("a");
     b.publish(&wall, 2).await;
-    while !matches!(a.feed.recv().await, Some(Feed::Interrupted)) {}
+    while !matches!(a.feed.recv().await, Some(Feed::Interrupted(_))) {}
     assert_eq!(a.event().await, (2, 2));
     assert_eq!((a.broker.health().usable, a.broker.health().reconnects), (true, 1));
 }

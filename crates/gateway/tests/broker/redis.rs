@@ -15,7 +15,7 @@ use crate::{
 promises!(contract!(World::redis()));
 
 fn is_interrupted(item: &Feed) -> bool {
-    matches!(item, Feed::Interrupted)
+    matches!(item, Feed::Interrupted(_))
 }
 
 /// Publishes until an event comes through that was published after the interruption.

@@ -184,7 +184,7 @@ async fn failover(fail: impl FnOnce(&mut Watched), most: Duration) {
     fail(&mut watched);
     let failed = Instant::now();
     let named = watched.failed_over().await;
-    b.until(|item| matches!(item, Feed::Interrupted)).await;
+    b.until(|item| matches!(item, Feed::Interrupted(_))).await;
     let new_master = watched.servers[1].port;
     let heard = next.load(Ordering::Relaxed);
     b.until(|item| {

@@ -6,6 +6,8 @@ use roomcast_core::permission::HistoryRules;
 use roomcast_gateway::broker::{Broker, Delivery, Feed, Publication, Range};
 use roomcast_protocol::{Epoch, Offset, RoomName};
 
+use roomcast_counter::{Command, Counter, History, Limits, Op};
+
 use crate::{
     proxy::Proxy,
     server::RedisServer,
@@ -66,7 +68,7 @@ async fn a_log_that_lost_its_end_and_grew_again_begins_a_new_epoch() {
     assert_eq!(tail(&b, &wall).await, (before[0].0.clone(), Offset(7)), "nobody can see it by the offsets");
     proxy.open();
     // Told on the channel, or, where that is not heard again yet, by the look at the log that follows.
-    a.until(|item| is_ended(item, &wall) || matches!(item, Feed::Interrupted)).await;
+    a.until(|item| is_ended(item, &wall) || matches!(item, Feed::Interrupted(_))).await;
 
     a.until_health(|health| health.usable).await;
     a.until_health(|health| health.reconnects > 0).await;
@@ -97,7 +99,60 @@ async fn a_cut_connection_to_the_same_server_begins_no_new_epoch() {
         b.broker.publish(&Publication { history: short, ..numbered(&wall, number) }).await.unwrap();
     }
     proxy.open();
-    a.until(|item| matches!(item, Feed::Interrupted)).await;
+    a.until(|item| matches!(item, Feed::Interrupted(_))).await;
     a.until_health(|health| health.usable).await;
     assert_eq!(tail(&a, &wall).await, (before.0, Offset(5)));
+}
+
+/// Redis comes back from its file of a while ago, and with it the counters. Who saw the later values believes no lower
+/// version, so the earlier ones have to be told under higher ones.
+#[tokio::test]
+async fn counters_that_went_back_are_told_again_under_higher_versions() {
+    let mut server = RedisServer::start(&["--dbfilename", "dump.rdb"]);
+    let proxy = Proxy::to(server.port);
+    let mut a = node(&proxy.url(), "a").await;
+    let redis = connect(&server.url(), "b").await.unwrap();
+    let mode = redis.publish_mode();
+    let counter =
+        Counter::Redis(roomcast_counter::Redis::with(redis.servers(), "rc", Limits::default(), mode));
+    let (wall, whole) = (room("event:wall"), room("event:whole"));
+    let count = async |room: &RoomName, target: &str| {
+        let op = Op::Count { target: target.to_owned(), counter: "view".to_owned(), by: 1, key: None };
+        let history = History { size: 10, ttl: Duration::from_secs(60) };
+        let epoch_candidate = "0123456789abcdef".to_owned();
+        let command =
+            Command { room: room.to_string(), user: "ann".to_owned(), history, epoch_candidate, op };
+        counter.apply(command).await.unwrap();
+    };
+    a.broker.subscribe(&wall).await.unwrap();
+    a.broker.subscribe(&whole).await.unwrap();
+    count(&wall, "kept").await;
+    count(&wall, "photo").await;
+    count(&whole, "photo").await;
+    assert_eq!(server.command(&["SAVE"]), "+OK\r\n");
+    count(&wall, "photo").await;
+    count(&wall, "new").await;
+    let is_of = |item: &Feed, of: &str| matches!(item, Feed::Delivery(_, Delivery::Count(value)) if value.target == of);
+    let Feed::Delivery(_, Delivery::Count(lost)) = a.until(|item| is_of(item, "new")).await else {
+        panic!("no count")
+    };
+    let before = counter.counters(whole.as_str(), None).await.unwrap();
+    proxy.close();
+    server.kill();
+    server.restart();
+    proxy.open();
+    a.until_health(|health| !health.usable).await;
+    a.until_health(|health| health.usable).await;
+    let after = counter.counters(wall.as_str(), None).await.unwrap();
+    let values: Vec<_> = after.iter().map(|update| (update.target.as_str(), update.value)).collect();
+    assert_eq!(values, [("kept", 1), ("photo", 1)]);
+    assert!(after.iter().all(|update| update.version > lost.version), "{after:?} after {lost:?}");
+    assert_eq!(counter.counters(whole.as_str(), None).await.unwrap(), before, "the room that is whole");
+    // And going on from there.
+    count(&wall, "photo").await;
+    let is_next = |item: &Feed| {
+        matches!(item, Feed::Delivery(_, Delivery::Count(value))
+            if value.target == "photo" && value.value == 2 && value.version > lost.version)
+    };
+    a.until(is_next).await;
 }

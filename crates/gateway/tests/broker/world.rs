@@ -134,7 +134,7 @@ impl Node {
                 match self.feed.recv().await.expect("the feed stays open") {
                     Feed::Delivery(_, Delivery::Presence(_)) | Feed::Control(_) => {}
                     Feed::Delivery(room, delivery) => return (room, delivery),
-                    Feed::Interrupted => panic!("interrupted"),
+                    Feed::Interrupted(_) => panic!("interrupted"),
                 }
             }
         };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{addresses::Addresses, room::Room};
 use crate::broker::{
-    Claim, Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate,
+    Claim, Control, Delivery, Feed, Health, Members, NodeReport, PresenceState, PresenceUpdate, Scope,
     feed::FeedSender, payload::Body,
 };
 
@@ -191,7 +191,7 @@ impl Bus {
             node.reach = reach;
             if reach == Reach::Whole {
                 node.health.reconnects += 1;
-                node.feed.push(Feed::Interrupted);
+                node.feed.push(Feed::Interrupted(Scope::All));
             }
             node.note_health();
         }

@@ -46,7 +46,8 @@ impl Channels {
         let (waiter, answer) = oneshot::channel();
         let ask = async {
             shard.requests.send(Request::Subscribe(channel.clone(), waiter)).await.map_err(|_| stopped())?;
-            answer.await.map_err(|_| stopped())?
+            // Dropped together with the connection that it was asked on.
+            answer.await.map_err(|_| down())?
         };
         timeout(PATIENCE, ask)
             .await

@@ -29,6 +29,11 @@ impl Keys {
         self.of(room, "log")
     }
 
+    /// HASH: target → `<counter> <value> <version>;` for each counter, as the counter store keeps it.
+    pub(super) fn counts(&self, room: &RoomName) -> String {
+        self.of(room, "counts")
+    }
+
     /// One idempotency record; the hash keeps names short and plain, whatever the client chose.
     pub(super) fn key(&self, room: &RoomName, key: &str) -> String {
         self.of(room, &format!("key:{}", hex(&Sha256::digest(key))))

@@ -250,6 +250,11 @@ impl RedisBroker {
         self.0.channels.unsubscribe(self.0.context.keys.channel(room)).await
     }
 
+    /// The slot of a room's keys and channel.
+    pub(super) fn slot(&self, room: &RoomName) -> u16 {
+        self.0.context.keys.slot(room)
+    }
+
     /// See [`super::Broker::take_feed`].
     pub fn take_feed(&self) -> Option<mpsc::Receiver<Feed>> {
         self.0.receiver.lock().unwrap_or_else(PoisonError::into_inner).take()

@@ -173,12 +173,26 @@ impl Probe {
 pub(super) async fn send(context: Arc<Context>, shard: Arc<Shard>) {
     let mut ticks = interval(PROBE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut wanted = false;
     loop {
-        ticks.tick().await;
+        if !std::mem::take(&mut wanted) {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = shard.probe_wanted() => {}
+            }
+        }
         let number = shard.probe.send(Instant::now());
         let Some(client) = shard.commands() else { continue };
         let published = publish(&context, &client, &shard.probe_channel, number);
-        match timeout(PROBE_INTERVAL, published).await {
+        let outcome = tokio::select! {
+            outcome = timeout(PROBE_INTERVAL, published) => outcome,
+            // Whatever this one waits for belongs to the past.
+            () = shard.probe_wanted() => {
+                wanted = true;
+                continue;
+            }
+        };
+        match outcome {
             Ok(Ok(())) => shard.probe.published(number, Instant::now()),
             // Slow is not down: silence decides.
             Ok(Err(error)) if *error.kind() == ErrorKind::Timeout => {}

@@ -10,7 +10,10 @@ use fred::types::{Message, config::Server};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, shard::Shard, witness::Witnesses};
+use super::{
+    SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, routes::Routes, shard::Shard,
+    witness::Witnesses,
+};
 use crate::broker::{
     Control, Delivery, Feed,
     feed::Dropped,
@@ -30,6 +33,7 @@ pub(super) struct Reader {
     pub(super) health: Arc<HealthCell>,
     pub(super) shard: Arc<Shard>,
     pub(super) nodes: Arc<Nodes>,
+    pub(super) routes: Arc<Routes>,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) warned: Option<Instant>,
 }
@@ -42,7 +46,7 @@ impl Reader {
                 Err(broadcast::error::RecvError::Lagged(lost)) => {
                     Dropped::ClientLagged.count(lost);
                     tracing::warn!(lost, "the reader fell behind the subscription connection");
-                    self.feed.lock().interrupt();
+                    self.feed.lock().interrupt(self.routes.scope(&self.shard));
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
@@ -71,8 +75,12 @@ impl Reader {
         } else if let Some(room) = self.keys.room(channel) {
             match payload::parse(payload) {
                 Ok(delivery) => {
-                    if let Delivery::Event(epoch, event) = &delivery {
-                        self.witnesses.note(&room, epoch, event.offset, event.at, Instant::now());
+                    match &delivery {
+                        Delivery::Event(epoch, event) => {
+                            self.witnesses.note(&room, epoch, event.offset, event.at, Instant::now());
+                        }
+                        Delivery::Count(value) => self.witnesses.note_count(&room, value, Instant::now()),
+                        Delivery::Signal { .. } | Delivery::Presence(_) | Delivery::Ended(..) => {}
                     }
                     self.feed.lock().push(Feed::Delivery(room, delivery));
                 }
@@ -127,8 +135,8 @@ mod tests {
     use super::*;
     use crate::{
         broker::{
-            feed,
-            redis::{commands::Commands, routes::Routes, scripts::Scripts},
+            Scope, feed,
+            redis::{commands::Commands, scripts::Scripts},
         },
         config::{Redis, Secret},
     };
@@ -146,8 +154,8 @@ mod tests {
             max_in_flight: NonZeroUsize::MIN,
             changes: 0,
         };
-        let commands =
-            Commands::new(Arc::new(Routes::new(PublishMode::Plain)), PublishMode::Plain, &settings);
+        let routes = Arc::new(Routes::new(PublishMode::Plain));
+        let commands = Commands::new(routes.clone(), PublishMode::Plain, &settings);
         let scripts = Arc::new(Scripts::new(PublishMode::Plain, &roomcast_counter::ChangeTarget::Off));
         let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());
         let keys_probe = keys.probe("a");
@@ -160,6 +168,7 @@ mod tests {
             health: Arc::new(HealthCell::new()),
             shard: Shard::new(Server::new("127.0.0.1", 1), keys_probe, CancellationToken::new()).0,
             nodes: Arc::new(nodes),
+            routes,
             witnesses: Arc::new(Witnesses::new(Instant::now())),
             warned: None,
         }
@@ -182,7 +191,7 @@ mod tests {
         }
         drop(client);
         reader.run(messages, CancellationToken::new()).await;
-        assert!(matches!(feed.try_recv(), Ok(Feed::Interrupted)));
+        assert!(matches!(feed.try_recv(), Ok(Feed::Interrupted(Scope::All))));
         for users in 6..10 {
             let Ok(Feed::Delivery(room, Delivery::Presence(count))) = feed.try_recv() else { panic!("none") };
             assert_eq!(room, RoomName::parse("event:wall").unwrap());

@@ -44,7 +44,7 @@ use crate::random;
 
 /// Between attempts to open a connection, doubling from the first to the second, and up to half as much again, so that
 /// the nodes do not come back in step.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(160));
 /// A server that turned out to be a replica is left at most once in this time.
 const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 
@@ -89,6 +89,7 @@ pub(super) struct Shard {
     identity: Mutex<Option<String>>,
     give_up_commands: Notify,
     give_up_subscriptions: Notify,
+    probe_now: Notify,
     left_at: Mutex<Option<Instant>>,
     /// Why there is no connection for commands.
     why_away: Mutex<String>,
@@ -111,6 +112,7 @@ impl Shard {
             identity: Mutex::default(),
             give_up_commands: Notify::new(),
             give_up_subscriptions: Notify::new(),
+            probe_now: Notify::new(),
             left_at: Mutex::default(),
             why_away: Mutex::new("not connected yet".to_owned()),
             cancel,
@@ -168,6 +170,16 @@ impl Shard {
         self.give_up_subscriptions.notified().await;
     }
 
+    /// A connection stands: whether all is well again must not wait for the next probe's turn.
+    pub(super) fn probe_now(&self) {
+        self.probe_now.notify_one();
+    }
+
+    /// Waits until somebody says that. Cancel safe.
+    pub(super) async fn probe_wanted(&self) {
+        self.probe_now.notified().await;
+    }
+
     pub(super) fn forget_doubts(&self) {
         let _old = self.give_up_subscriptions.notified().now_or_never();
     }
@@ -218,6 +230,7 @@ pub(super) fn read(context: &Context, shard: &Arc<Shard>, link: &Link) -> DropGu
         health: context.health.clone(),
         shard: shard.clone(),
         nodes: context.nodes.clone(),
+        routes: context.routes.clone(),
         witnesses: context.witnesses.clone(),
         warned: None,
     };
@@ -259,6 +272,7 @@ async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: O
             Ok(()) => {
                 shard.probe.commands_opened(Instant::now());
                 shard.set_commands(Some(link.client().clone()));
+                shard.probe_now();
                 tokio::select! {
                     why = link.ended() => why,
                     () = shard.give_up_commands.notified() => "it was given up".to_owned(),
@@ -305,7 +319,7 @@ pub(super) async fn admit(context: &Context, shard: &Shard, link: &Link) -> Resu
     let witnesses = context.witnesses.take(is_mine);
     if is_same {
         for (room, seen) in witnesses {
-            context.witnesses.note(&room, &seen.epoch, seen.offset, seen.at, Instant::now());
+            context.witnesses.note_again(&room, seen, Instant::now());
         }
     } else {
         verify::hold_against_logs(context, link.client(), witnesses).await?;

@@ -6,7 +6,9 @@
 //! and not PING, which Redis refuses while it can't write to its disk.) Sharded channels are asked for one by one, as
 //! a cluster demands, and each is answered by itself.
 //!
-//! A new connection has nothing subscribed; the task subscribes anew, proves it, and only then says `Interrupted`.
+//! A new connection has nothing subscribed; the task subscribes anew, proves it, and only then says `Interrupted`, of the
+//! rooms that it heard. Whatever is under way when a connection ends or is given up is dropped with it: what has to be
+//! subscribed is written down before it is asked for.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,10 +17,11 @@ use std::{
 };
 
 use fred::{
-    clients::Pipeline,
+    clients::{Client, Pipeline},
     error::{Error, ErrorKind},
     interfaces::{ClientLike, PubsubInterface},
     types::{CustomCommand, Value},
+    util::redis_keyslot,
 };
 use roomcast_counter::PublishMode;
 use tokio::{
@@ -33,12 +36,19 @@ use super::{
     probe::PROBE_INTERVAL,
     shard::{self, Context, Shard},
 };
-use crate::{broker::BrokerError, random};
+use crate::{
+    broker::{BrokerError, Scope},
+    random,
+};
 
 /// Channels in one round trip: well below a second's work for the server.
 const CHUNK: usize = 500;
 /// Between the chunks of many, and up to half as much again: all nodes come back at the same moment.
 const CHUNK_PAUSE: Duration = Duration::from_millis(5);
+/// Between attempts to subscribe what the server can't do yet, and before a connection that failed is made anew.
+const MEND_PAUSE: Duration = Duration::from_millis(50);
+/// So many of them; what is due then is asked for with every sign of life.
+const MEND_ATTEMPTS: u32 = 5;
 /// Requests that wait; more are refused after some patience.
 pub(super) const QUEUE: usize = 8_192;
 /// Tries to come back in step with the server after a denial, each a round trip.
@@ -68,12 +78,18 @@ pub(super) struct Task {
     context: Arc<Context>,
     shard: Arc<Shard>,
     requests: mpsc::Receiver<Request>,
-    hearing: Option<Hearing>,
-    /// Channels whose subscription was proven once, and has to be proven again on each new connection.
+    /// A connection that stands already when the task begins.
+    standing: Option<Hearing>,
+    /// The client of the connection, while there is one.
+    client: Option<Client>,
+    /// Channels whose subscription was proven once, here or on another server, and has to be proven on each new
+    /// connection.
     channels: HashSet<String>,
+    /// Those of them that are not proven on this one.
+    due: HashSet<String>,
     /// Channels that may be subscribed though nobody wants them.
     strays: HashSet<String>,
-    /// All of them are subscribed on this connection.
+    /// The connection was gone through once: what is not due is subscribed.
     proven: bool,
     /// Something may have been missed that nobody was told of yet.
     missed: bool,
@@ -95,8 +111,10 @@ impl Task {
             context,
             shard,
             requests,
-            hearing: None,
+            standing: None,
+            client: None,
             channels,
+            due: HashSet::new(),
             strays: HashSet::new(),
             proven: false,
             missed,
@@ -106,7 +124,7 @@ impl Task {
 
     /// The first connection of a node: subscribes what it has to hear always. A denial here is a wrong ACL.
     pub(super) async fn begin(&mut self, link: Link) -> Result<(), Error> {
-        self.hear(link);
+        let hearing = self.hear(link);
         let channels = self.channels.iter().cloned().collect();
         let failed = self.prove(channels, Vec::new()).await?;
         if let Some(error) = failed.into_values().next() {
@@ -115,8 +133,10 @@ impl Task {
         let probe = vec![self.shard.probe_channel.clone()];
         match self.prove_plain(&probe, &[]).await? {
             failed if failed.is_empty() => {
+                self.due.clear();
                 self.proven = true;
                 self.missed = false;
+                self.standing = Some(hearing);
                 Ok(())
             }
             failed => Err(failed.into_values().next().unwrap_or_else(out_of_step)),
@@ -124,23 +144,23 @@ impl Task {
     }
 
     pub(super) async fn run(mut self) {
+        let shard = self.shard.clone();
         loop {
-            if self.hearing.is_none() && !self.connect().await {
-                return;
-            }
-            let why = match self.mend().await {
-                Ok(()) => match self.serve().await {
-                    Some(why) => why,
-                    None => return,
-                },
-                Err(error) => {
-                    sleep(random::jitter(Duration::from_millis(50))).await;
-                    error.to_string()
-                }
+            let hearing = match self.standing.take() {
+                Some(hearing) => Some(hearing),
+                None => self.connect().await,
             };
+            let Some(mut hearing) = hearing else { return };
+            // Nobody waits for an answer that will not come: the watchdog knows before the command's time is up.
+            let why = tokio::select! {
+                why = hearing.link.ended() => Some(why),
+                () = shard.subscriptions_given_up() => Some("it was given up".to_owned()),
+                why = self.work() => why,
+            };
+            let Some(why) = why else { return };
             self.missed = true;
             self.proven = false;
-            self.hearing = None;
+            self.client = None;
             self.strays.clear();
             self.shard.probe.subscriptions_closed();
             self.context.health.down(&self.shard.server, &why);
@@ -149,27 +169,26 @@ impl Task {
         }
     }
 
-    fn hear(&mut self, link: Link) {
+    fn hear(&mut self, link: Link) -> Hearing {
         self.shard.forget_doubts();
         let reading = shard::read(&self.context, &self.shard, &link);
         self.shard.probe.subscriptions_opened(Instant::now());
-        self.hearing = Some(Hearing { link, _reading: reading });
+        self.client = Some(link.client().clone());
+        self.due.clone_from(&self.channels);
+        Hearing { link, _reading: reading }
     }
 
-    /// Opens a connection, and refuses what is asked meanwhile. False when nobody can ask any more.
-    async fn connect(&mut self) -> bool {
+    /// Opens a connection, and refuses what is asked meanwhile. None when nobody can ask any more.
+    async fn connect(&mut self) -> Option<Hearing> {
         let (context, shard) = (self.context.clone(), self.shard.clone());
         let mut opening = std::pin::pin!(shard::open(&context, &shard, Purpose::Subscriptions));
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                link = &mut opening => {
-                    self.hear(link);
-                    return true;
-                }
+                link = &mut opening => return Some(self.hear(link)),
                 received = self.requests.recv_many(&mut batch, CHUNK) => {
                     if received == 0 {
-                        return false;
+                        return None;
                     }
                     for request in batch.drain(..) {
                         match request {
@@ -195,25 +214,30 @@ impl Task {
         }
     }
 
-    /// On a new connection: subscribes everything anew, in chunks.
+    /// Uses a connection until it is of no use, and says why; none when nobody can ask any more. What it has begun may
+    /// be dropped at any point.
+    async fn work(&mut self) -> Option<String> {
+        match self.mend().await {
+            Ok(()) => self.serve().await,
+            Err(error) => {
+                sleep(random::jitter(MEND_PAUSE)).await;
+                Some(error.to_string())
+            }
+        }
+    }
+
+    /// On a new connection: subscribes everything anew.
     async fn mend(&mut self) -> Result<(), Error> {
         if self.proven {
             return Ok(());
         }
-        let channels: Vec<_> = self.channels.iter().cloned().collect();
-        for (number, chunk) in channels.chunks(CHUNK).enumerate() {
-            if number > 0 {
-                sleep(random::jitter(CHUNK_PAUSE)).await;
+        for attempt in 1.. {
+            self.subscribe_due().await?;
+            // Who is asked for a slot that is somebody else's will be told to abandon it; all else passes soon.
+            if self.due.is_empty() || attempt >= MEND_ATTEMPTS {
+                break;
             }
-            for (channel, error) in self.prove(chunk.to_vec(), Vec::new()).await? {
-                if fault::is_elsewhere(&error) {
-                    self.context.routes.look_again();
-                } else {
-                    // Its members find out by the look at tails; there is no one here to tell.
-                    tracing::error!(channel, %error, "the subscription is denied since the reconnect");
-                }
-                self.channels.remove(&channel);
-            }
+            sleep(random::jitter(MEND_PAUSE)).await;
         }
         // The node's own channel comes last: a probe that is heard proves that all stands.
         let probe = vec![self.shard.probe_channel.clone()];
@@ -221,25 +245,62 @@ impl Task {
             return Err(error);
         }
         self.proven = true;
+        self.shard.probe_now();
         if std::mem::take(&mut self.missed) {
             self.context.health.reconnected();
-            self.context.feed.lock().interrupt();
+            self.context.feed.lock().interrupt(self.scope(&self.channels));
         }
-        tracing::info!(server = %self.shard.server, channels = self.channels.len(), "subscribed anew");
+        let channels = self.channels.len();
+        tracing::info!(server = %self.shard.server, channels, due = self.due.len(), "subscribed anew");
         Ok(())
     }
 
-    /// Carries out what is asked until the connection is lost, and says why it was; none when nobody can ask any more.
+    /// The rooms of these channels.
+    fn scope<'a>(&self, channels: impl IntoIterator<Item = &'a String>) -> Scope {
+        match self.context.mode {
+            PublishMode::Plain => Scope::All,
+            PublishMode::Sharded => {
+                Scope::Slots(channels.into_iter().map(|channel| redis_keyslot(channel.as_bytes())).collect())
+            }
+        }
+    }
+
+    /// Subscribes what is due, in chunks; answers what is proven now. What the server can't do yet stays due.
+    async fn subscribe_due(&mut self) -> Result<HashSet<String>, Error> {
+        let mut proven = HashSet::new();
+        let due: Vec<_> = self.due.iter().cloned().collect();
+        for (number, chunk) in due.chunks(CHUNK).enumerate() {
+            if number > 0 {
+                sleep(random::jitter(CHUNK_PAUSE)).await;
+            }
+            let failed = self.prove(chunk.to_vec(), Vec::new()).await?;
+            for channel in chunk {
+                match failed.get(channel) {
+                    Some(error) if fault::is_elsewhere(error) => self.context.routes.look_again(),
+                    Some(error) if fault::is_denied(error) => {
+                        // Its members find out by the look at tails; there is no one here to tell.
+                        tracing::error!(channel, %error, "the subscription is denied since the reconnect");
+                        self.due.remove(channel);
+                        self.channels.remove(channel);
+                    }
+                    Some(error) => tracing::warn!(channel, %error, "a room can't be heard yet"),
+                    None => {
+                        self.due.remove(channel);
+                        proven.insert(channel.clone());
+                    }
+                }
+            }
+        }
+        Ok(proven)
+    }
+
+    /// Carries out what is asked, until nobody can ask any more: then it answers none.
     async fn serve(&mut self) -> Option<String> {
-        let shard = self.shard.clone();
         let mut ticks = interval(PROBE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::new();
         loop {
-            let hearing = self.hearing.as_mut()?;
             let done = tokio::select! {
-                why = hearing.link.ended() => return Some(why),
-                () = shard.subscriptions_given_up() => return Some("it was given up".to_owned()),
                 _ = ticks.tick() => self.tidy().await,
                 received = self.requests.recv_many(&mut batch, CHUNK) => {
                     if received == 0 {
@@ -259,7 +320,6 @@ impl Task {
     async fn carry_out(&mut self, batch: Vec<Request>) -> Result<(), Error> {
         let mut wanted: HashMap<String, bool> = HashMap::new();
         let mut waiters: Vec<(String, Waiter)> = Vec::new();
-        let mut adopted = false;
         for request in batch {
             match request {
                 Request::Subscribe(_, waiter) if waiter.is_closed() => {}
@@ -268,25 +328,30 @@ impl Task {
                     waiters.push((channel, waiter));
                 }
                 Request::Unsubscribe(channel) => {
-                    wanted.insert(channel, false);
+                    wanted.insert(channel.clone(), false);
+                    self.forget(channel);
                 }
                 Request::Adopt(channels) => {
-                    adopted = true;
-                    wanted.extend(channels.into_iter().map(|channel| (channel, true)));
+                    for channel in channels {
+                        self.strays.remove(&channel);
+                        if self.channels.insert(channel.clone()) {
+                            self.due.insert(channel);
+                        }
+                    }
                 }
                 Request::Abandon(channels) => {
-                    wanted.extend(channels.into_iter().map(|channel| (channel, false)));
+                    for channel in channels {
+                        wanted.insert(channel.clone(), false);
+                        self.forget(channel);
+                    }
                 }
-            }
-        }
-        for (channel, _) in wanted.iter().filter(|(_, wanted)| !**wanted) {
-            if self.channels.remove(channel) {
-                self.strays.insert(channel.clone());
             }
         }
         let new: Vec<_> = wanted
             .into_iter()
-            .filter(|(channel, wanted)| *wanted && !self.channels.contains(channel))
+            .filter(|(channel, wanted)| {
+                *wanted && (!self.channels.contains(channel) || self.due.contains(channel))
+            })
             .map(|(channel, _)| channel)
             .collect();
         let failed = self.add(new).await;
@@ -294,13 +359,30 @@ impl Task {
             let answer =
                 failed.get(&channel).map_or(Ok(()), |error| Err(fault::map(error, Effect::Harmless)));
             // A caller that no longer waits will not unsubscribe either.
-            if waiter.send(answer).is_err() && self.channels.remove(&channel) {
-                self.strays.insert(channel);
+            if waiter.send(answer).is_err() {
+                self.forget(channel);
             }
         }
-        if adopted {
-            // What was published between the servers was heard by nobody.
-            self.context.feed.lock().interrupt();
+        self.catch_up().await
+    }
+
+    /// Nobody wants it here any more.
+    fn forget(&mut self, channel: String) {
+        let was_due = self.due.remove(&channel);
+        if self.channels.remove(&channel) && !was_due {
+            self.strays.insert(channel);
+        }
+    }
+
+    /// Subscribes what is due, if anything is.
+    async fn catch_up(&mut self) -> Result<(), Error> {
+        if self.due.is_empty() {
+            return Ok(());
+        }
+        let proven = self.subscribe_due().await?;
+        if !proven.is_empty() {
+            // What was published meanwhile was heard by nobody.
+            self.context.feed.lock().interrupt(self.scope(&proven));
         }
         Ok(())
     }
@@ -322,33 +404,39 @@ impl Task {
                 for channel in channels {
                     match failed.get(&channel) {
                         None => {
+                            self.due.remove(&channel);
                             self.channels.insert(channel);
                         }
                         Some(error) if fault::is_elsewhere(error) => self.context.routes.look_again(),
                         Some(error) if fault::is_denied(error) => {}
-                        Some(_) => {
-                            // Nobody knows whether it was subscribed.
-                            self.strays.insert(channel);
-                        }
+                        Some(_) => self.doubt(channel),
                     }
                 }
                 failed
             }
             Err(error) => {
-                self.strays.extend(channels.iter().cloned());
-                channels.into_iter().map(|channel| (channel, error.clone())).collect()
+                let failed = channels.iter().map(|channel| (channel.clone(), error.clone())).collect();
+                channels.into_iter().for_each(|channel| self.doubt(channel));
+                failed
             }
         }
     }
 
-    /// Drops what nobody wants, and shows that the connection lives.
+    /// Nobody knows whether it was subscribed.
+    fn doubt(&mut self, channel: String) {
+        if !self.channels.contains(&channel) {
+            self.strays.insert(channel);
+        }
+    }
+
+    /// Drops what nobody wants, subscribes what is still due, and shows that the connection lives.
     async fn tidy(&mut self) -> Result<(), Error> {
         let gone: Vec<_> = self.strays.iter().take(CHUNK).cloned().collect();
         self.prove(Vec::new(), gone.clone()).await?;
         for channel in gone {
             self.strays.remove(&channel);
         }
-        Ok(())
+        self.catch_up().await
     }
 
     /// Subscribes and unsubscribes, and proves it. An error means that nothing is certain.
@@ -401,8 +489,7 @@ impl Task {
         let pipeline = self.pipeline()?;
         for channel in unsubscribe {
             // fred answers this one itself, so it has no place among the others.
-            let client = self.hearing.as_ref().map(|hearing| hearing.link.client().clone());
-            if let Some(client) = client {
+            if let Some(client) = &self.client {
                 client.sunsubscribe(channel.as_str()).await?;
             }
         }
@@ -425,11 +512,9 @@ impl Task {
         Ok(failed.filter_map(|(channel, answer)| Some((channel.clone(), answer.err()?))).collect())
     }
 
-    fn pipeline(&self) -> Result<Pipeline<fred::clients::Client>, Error> {
-        let hearing = self.hearing.as_ref();
-        hearing
-            .map(|hearing| hearing.link.client().pipeline())
-            .ok_or_else(|| fault::not_sent("the subscription connection is down"))
+    fn pipeline(&self) -> Result<Pipeline<Client>, Error> {
+        let client = self.client.as_ref();
+        client.map(Client::pipeline).ok_or_else(|| fault::not_sent("the subscription connection is down"))
     }
 
     fn next_token(&mut self) -> String {
@@ -438,7 +523,7 @@ impl Task {
     }
 
     /// Whether the token came back.
-    async fn echo(&mut self, pipeline: &Pipeline<fred::clients::Client>) -> Result<bool, Error> {
+    async fn echo(&mut self, pipeline: &Pipeline<Client>) -> Result<bool, Error> {
         let token = self.next_token();
         let _queued: Value = pipeline.custom(echo_command(), vec![token.clone()]).await?;
         let answer: Value = pipeline.last().await?;

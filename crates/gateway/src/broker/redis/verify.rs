@@ -9,7 +9,7 @@ use super::{
     fault,
     log::{POSITION_TTL, millis},
     shard::Context,
-    witness::Seen,
+    witness::{Seen, SeenCount, SeenEvent},
 };
 use crate::broker::{new_epoch, payload};
 
@@ -18,7 +18,8 @@ const CHUNK: usize = 256;
 /// What subscribers are told of a log that has lost its end.
 const REASON: &str = "the room's log lost its end in a failover";
 
-/// Gives a new epoch to each room whose newest event is gone. An error means that the connection is of no use, and the
+/// Gives a new epoch to each room whose newest event is gone, and new versions to the counters of each whose newest
+/// count is. An error means that the connection is of no use, and the
 /// witnesses wait for the next.
 pub(super) async fn hold_against_logs(
     context: &Context,
@@ -66,17 +67,33 @@ async fn verify(context: &Context, client: &Client, room: &RoomName, seen: &Seen
     let internal = |error: &dyn std::fmt::Display| {
         Error::new(fred::error::ErrorKind::InvalidArgument, error.to_string())
     };
-    let args: Vec<Value> = vec![
+    let mut args: Vec<Value> = vec![
         keys.channel(room).into(),
         new_epoch().map_err(|error| internal(&error))?.into(),
         millis(POSITION_TTL),
         payload::ended_body(REASON).map_err(|error| internal(&error))?.into(),
-        seen.epoch.to_string().into(),
-        seen.offset.0.to_string().into(),
-        seen.at.to_string().into(),
     ];
+    // What was not seen is left empty.
+    args.extend(
+        match &seen.event {
+            Some(SeenEvent { epoch, offset, at }) => {
+                [epoch.to_string(), offset.0.to_string(), at.to_string()]
+            }
+            None => [const { String::new() }; 3],
+        }
+        .map(Value::from),
+    );
+    args.extend(
+        match &seen.count {
+            Some(SeenCount { target, counter, version, highest }) => {
+                [target.clone(), counter.clone(), version.to_string(), highest.to_string()]
+            }
+            None => [const { String::new() }; 4],
+        }
+        .map(Value::from),
+    );
     let slot = keys.slot(room);
-    let names = vec![keys.meta(room), keys.log(room)];
+    let names = vec![keys.meta(room), keys.log(room), keys.counts(room)];
     let words = context.scripts.verify.by_hash(names, args);
     let mut answer = send_to(client, "EVALSHA", slot, words.clone()).await;
     if let Some(words) = context.scripts.verify.in_full(words, &answer) {

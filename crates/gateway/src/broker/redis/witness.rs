@@ -1,10 +1,12 @@
-//! The last events this node saw of each room, to hold against a log that may have lost its end.
+//! The last that this node saw of each room, to hold against a log that may have lost its end.
 //!
 //! A failover, and a restart from an append-only file, can bring back a log without its last events; other events then
 //! take the same offsets in the same epoch, and no subscriber can tell. So a node remembers of each room the newest
 //! event that it heard or had acknowledged. When another server, or another life of the same one, takes over, the
 //! event must still stand at its offset, made at its time; if it does not, the room gets a new epoch and everyone is
-//! told. What is older than a minute has reached the replica and the disk, and is forgotten.
+//! told. Counters go back in the same way, and whoever saw the later value would never believe the earlier one, whose
+//! version is lower; so the newest count that was heard is remembered too. What is older than a minute has reached the
+//! replica and the disk, and is forgotten.
 
 use std::{
     collections::HashMap,
@@ -12,20 +14,55 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast_protocol::{Epoch, Offset, RoomName};
+use roomcast_protocol::{CounterValue, Epoch, Offset, RoomName};
 
 /// A witness lives between one and two of these.
 const GENERATION: Duration = Duration::from_secs(60);
 /// Rooms remembered in one generation. Beyond it the node remembers no more rooms until the next.
 const MAX_ROOMS: usize = 200_000;
 
-/// The newest event known of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The newest that is known of a room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Seen {
+    pub(super) event: Option<SeenEvent>,
+    pub(super) count: Option<SeenCount>,
+}
+
+/// The newest event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SeenEvent {
     pub(super) epoch: Epoch,
     pub(super) offset: Offset,
     /// When Redis made it, in Unix ms: tells it from another event at the same offset.
     pub(super) at: u64,
+}
+
+/// The count that was heard last. What a server loses is an end of all it did: if this is there, so are those before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SeenCount {
+    pub(super) target: String,
+    pub(super) counter: String,
+    pub(super) version: u64,
+    /// No version of any of the room's counters that was heard is above this.
+    pub(super) highest: u64,
+}
+
+impl Seen {
+    /// What came after this: the newer of both, each for itself.
+    fn grow(&mut self, newer: Self) {
+        if let Some(event) = newer.event {
+            match &self.event {
+                Some(known) if event.epoch == known.epoch && event.offset <= known.offset => {}
+                // A late event of an epoch that is gone has an earlier time.
+                Some(known) if event.epoch != known.epoch && event.at < known.at => {}
+                _ => self.event = Some(event),
+            }
+        }
+        if let Some(count) = newer.count {
+            let highest = self.count.as_ref().map_or(0, |known| known.highest).max(count.highest);
+            self.count = Some(SeenCount { highest, ..count });
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,6 +89,20 @@ impl Witnesses {
 
     /// An event was heard or acknowledged.
     pub(super) fn note(&self, room: &RoomName, epoch: &Epoch, offset: Offset, at: u64, now: Instant) {
+        let event = Some(SeenEvent { epoch: epoch.clone(), offset, at });
+        self.note_again(room, Seen { event, count: None }, now);
+    }
+
+    /// A count was heard.
+    pub(super) fn note_count(&self, room: &RoomName, value: &CounterValue, now: Instant) {
+        let CounterValue { target, counter, version, .. } = value;
+        let (target, counter) = (target.clone(), counter.clone());
+        let count = Some(SeenCount { target, counter, version: *version, highest: *version });
+        self.note_again(room, Seen { event: None, count }, now);
+    }
+
+    /// What was taken out, and proved true.
+    pub(super) fn note_again(&self, room: &RoomName, seen: Seen, now: Instant) {
         let mut state = self.lock();
         if now.saturating_duration_since(state.turned) >= GENERATION {
             let idle = now.saturating_duration_since(state.turned) >= GENERATION * 2;
@@ -61,14 +112,8 @@ impl Witnesses {
             }
             state.turned = now;
         }
-        let seen = Seen { epoch: epoch.clone(), offset, at };
         if let Some(known) = state.young.get_mut(room) {
-            // A late event of an epoch that is gone has an earlier time.
-            if seen.epoch == known.epoch && seen.offset > known.offset
-                || seen.epoch != known.epoch && at >= known.at
-            {
-                *known = seen;
-            }
+            known.grow(seen);
         } else if state.young.len() < MAX_ROOMS {
             state.young.insert(room.clone(), seen);
         }
@@ -81,12 +126,7 @@ impl Witnesses {
         // The younger ones last, so that they win where the epochs differ.
         for generation in [old, young] {
             for (room, seen) in generation.extract_if(|room, _| is_affected(room)) {
-                match frozen.get(&room) {
-                    Some(known) if known.epoch == seen.epoch && known.offset >= seen.offset => {}
-                    _ => {
-                        frozen.insert(room, seen);
-                    }
-                }
+                frozen.entry(room).or_default().grow(seen);
             }
         }
     }
@@ -100,7 +140,11 @@ impl Witnesses {
     pub(super) fn put_back(&self, witnesses: impl IntoIterator<Item = (RoomName, Seen)>) {
         let mut state = self.lock();
         for (room, seen) in witnesses {
-            state.frozen.entry(room).or_insert(seen);
+            // What was frozen meanwhile is newer.
+            let newer = state.frozen.insert(room.clone(), seen);
+            if let (Some(newer), Some(known)) = (newer, state.frozen.get_mut(&room)) {
+                known.grow(newer);
+            }
         }
     }
 
@@ -122,7 +166,7 @@ mod tests {
     }
 
     fn offsets(witnesses: &Witnesses) -> Vec<u64> {
-        witnesses.take(|_| true).into_iter().map(|(_, seen)| seen.offset.0).collect()
+        witnesses.take(|_| true).into_iter().filter_map(|(_, seen)| Some(seen.event?.offset.0)).collect()
     }
 
     #[test]
@@ -161,6 +205,27 @@ mod tests {
             witnesses.freeze(|name| *name == room());
             assert_eq!(offsets(&witnesses).len(), kept, "after {later} s");
         }
+    }
+
+    #[test]
+    fn the_last_count_is_kept_with_the_highest_version_beside_the_event() {
+        let now = Instant::now();
+        let witnesses = Witnesses::new(now);
+        let count = |target: &str, version| CounterValue {
+            target: target.to_owned(),
+            counter: "like".to_owned(),
+            value: 1,
+            version,
+        };
+        note(&witnesses, "a", 1, 10, now);
+        witnesses.note_count(&room(), &count("hot", 90), now);
+        witnesses.freeze(|_| true);
+        witnesses.note_count(&room(), &count("calm", 40), now);
+        witnesses.freeze(|_| true);
+        let [(_, seen)] = &witnesses.take(|_| true)[..] else { panic!("one room") };
+        let last = seen.count.as_ref().unwrap();
+        assert_eq!((last.target.as_str(), last.version, last.highest), ("calm", 40, 90));
+        assert_eq!(seen.event.as_ref().unwrap().offset, Offset(1));
     }
 
     #[test]
