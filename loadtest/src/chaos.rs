@@ -29,7 +29,7 @@ use crate::{
     cluster::{self, dice, http, process, proxy, redis},
     report,
 };
-use judge::{Measure, Verdict};
+use judge::{Kind, Measure, Verdict};
 use scenarios::Scenario;
 
 /// Options of `chaos`.
@@ -56,6 +56,12 @@ pub(crate) struct Options {
     /// Bounds of time are multiplied by this: for machines that have other things to do.
     #[arg(long, default_value_t = 1.0)]
     patience: f64,
+    /// Scenarios that break nothing but a bound of time run once more, alone and with the same seed, and that counts.
+    #[arg(long)]
+    again: bool,
+    /// How many come back at once in a storm.
+    #[arg(long, default_value_t = 5_000)]
+    crowd: usize,
     /// A setting of the nodes, as often as needed: `--set limits.outbound_bytes=64KiB`.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -110,25 +116,36 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     waiting.reverse();
     let mut told = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (mut outcomes, mut failures) = (Vec::new(), Vec::new());
+    let mut late = Vec::new();
     // Dropped on every way out, and with it all processes of all runs.
     let mut running = JoinSet::new();
     loop {
         while running.len() < options.parallel.max(1) {
             let Some(scenario) = waiting.pop() else { break };
-            let options = options.clone();
-            running.spawn(async move { (scenario.name, run::run(options, scenario).await) });
+            start(&mut running, &options, scenario, Turn::First);
+        }
+        if running.is_empty()
+            && let Some(scenario) = late.pop()
+        {
+            start(&mut running, &options, scenario, Turn::Again);
         }
         tokio::select! {
             done = running.join_next() => match done {
                 Some(done) => {
-                    match done.context("a scenario panicked")? {
-                        (_, Ok(outcome)) => {
-                            tell(&outcome);
-                            outcomes.push(outcome);
+                    let (scenario, turn, ended) = done.context("a scenario panicked")?;
+                    match ended {
+                        Ok(outcome) => {
+                            tell(&outcome, &options);
+                            if options.again && turn == Turn::First && outcome.was_only_late() {
+                                println!("  nothing but time: it runs once more, alone");
+                                late.push(scenario);
+                            } else {
+                                outcomes.push(outcome);
+                            }
                         }
-                        (name, Err(error)) => {
-                            eprintln!("\n{name}: could not be run: {error:#}");
-                            failures.push(name);
+                        Err(error) => {
+                            eprintln!("\n{}: could not be run: {error:#}", scenario.name);
+                            failures.push(scenario.name);
                         }
                     }
                 }
@@ -152,6 +169,31 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
+/// Whether a scenario ran before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Again,
+}
+
+type Ended = (Scenario, Turn, anyhow::Result<Outcome>);
+
+fn start(running: &mut JoinSet<Ended>, options: &Options, scenario: Scenario, turn: Turn) {
+    let options = options.clone();
+    running.spawn(async move {
+        let ended = run::run(options, scenario.clone()).await;
+        (scenario, turn, ended)
+    });
+}
+
+impl Outcome {
+    /// It broke something, and all that it broke is a bound of time.
+    fn was_only_late(&self) -> bool {
+        let mut broken = self.verdicts.iter().filter(|verdict| !verdict.held).peekable();
+        broken.peek().is_some() && broken.all(|verdict| verdict.kind == Kind::Time)
+    }
+}
+
 fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
     let names = options.scenario.iter().flat_map(|name| match name.as_str() {
         "all" => scenarios::names().map(str::to_owned).collect(),
@@ -166,7 +208,7 @@ fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
     names.map(find).collect()
 }
 
-fn tell(outcome: &Outcome) {
+fn tell(outcome: &Outcome, options: &Options) {
     let Outcome { scenario, seed, passed, seconds, verdicts, faults } = outcome;
     let word = if *passed { "held" } else { "BROKEN" };
     println!("\n{scenario} (seed {seed}, {seconds:.0} s): {word}");
@@ -181,11 +223,14 @@ fn tell(outcome: &Outcome) {
             measure.presence_ms
         );
     }
-    for Verdict { promise, held, detail } in verdicts {
+    for Verdict { promise, held, detail, .. } in verdicts {
         println!("  {} {promise}: {detail}", if *held { "held  " } else { "BROKEN" });
     }
     if !passed {
-        println!("  again: roomcast-loadtest chaos --scenario {scenario} --seed {seed}");
+        let duration = humantime::format_duration(options.duration);
+        println!(
+            "  again: roomcast-loadtest chaos --scenario {scenario} --seed {seed} --duration {duration}"
+        );
     }
 }
 

@@ -226,7 +226,7 @@ fn balance(port: u16, nodes: &[Node], folder: &Path) -> anyhow::Result<Process> 
     fs::write(&file, BALANCER).context("writing the balancer's configuration")?;
     let mut env = vec![
         ("BALANCER_BIND".to_owned(), format!("127.0.0.1:{port}")),
-        ("BALANCER_MAXCONN".to_owned(), "4000".to_owned()),
+        ("BALANCER_MAXCONN".to_owned(), "6000".to_owned()),
     ];
     for node in nodes {
         let name = format!("BALANCER_NODE{}", node.index + 1);

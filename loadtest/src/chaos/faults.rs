@@ -4,13 +4,18 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use roomcast_protocol::{Epoch, Offset, Position};
 use serde::Serialize;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use super::{
     cluster::Cluster,
     dice::Dice,
-    ledger::Ledger,
+    follower::Mark,
+    ledger::{Ledger, Sent},
     process::Signal,
     proxy::{Kind, Weather},
     publisher::Load,
@@ -32,10 +37,14 @@ pub(super) enum Fault {
     RedisCrash,
     RedisEmptied,
     SubscriptionsKilled,
+    ConnectionsKilled,
     RedisPaused,
     RedisFrozen,
     SubscriptionFrozen,
     SubscriptionCut,
+    SubscriptionDeaf,
+    SubscriptionDelayed,
+    QuietLoss,
     RepliesSwallowed,
     NetworkDelayed,
     NodeCutOff,
@@ -81,6 +90,13 @@ pub(super) struct Nature {
     pub(super) rest: Duration,
 }
 
+/// The room in which nobody publishes, by its index.
+pub(super) const SILENT: usize = 2;
+/// The publisher of what is lost there: none that there is.
+const LOST: u32 = 9_000;
+/// A crowd is back by then, or something is wrong.
+const STORM_WAIT: Duration = Duration::from_secs(30);
+
 /// How long counting goes on after a fault that is over at once.
 const COUNT_ON: Duration = Duration::from_millis(200);
 
@@ -98,10 +114,14 @@ impl Fault {
         Self::RedisCrash,
         Self::RedisEmptied,
         Self::SubscriptionsKilled,
+        Self::ConnectionsKilled,
         Self::RedisPaused,
         Self::RedisFrozen,
         Self::SubscriptionFrozen,
         Self::SubscriptionCut,
+        Self::SubscriptionDeaf,
+        Self::SubscriptionDelayed,
+        Self::QuietLoss,
         Self::RepliesSwallowed,
         Self::NetworkDelayed,
         Self::NodeCutOff,
@@ -142,6 +162,9 @@ impl Fault {
                 notice: Some(ms(1_000)),
                 ..quick
             },
+            Self::ConnectionsKilled => {
+                Nature { what: "command connections killed (CLIENT KILL)", notice: Some(ms(1_000)), ..quick }
+            }
             Self::RedisPaused => Nature { what: "Redis pauses its clients (CLIENT PAUSE)", ..outage },
             Self::RedisFrozen => Nature { what: "Redis frozen (SIGSTOP), then continued", ..outage },
             Self::SubscriptionFrozen => Nature {
@@ -153,6 +176,22 @@ impl Fault {
             Self::SubscriptionCut => {
                 Nature { what: "a node's subscription connection cut", notice: Some(ms(1_000)), ..quick }
             }
+            Self::SubscriptionDeaf => Nature {
+                what: "what Redis says to a node's subscription connection lost",
+                heal: ms(2_000),
+                rest: ms(4_000),
+                ..quick
+            },
+            Self::SubscriptionDelayed => {
+                Nature { what: "150 ms more on a node's subscription connection", notice: None, ..outage }
+            }
+            Self::QuietLoss => Nature {
+                what: "an event of a silent room lost on its way, and none after it",
+                notice: None,
+                heal: ms(5_000),
+                rest: ms(5_500),
+                ..quick
+            },
             Self::RepliesSwallowed => Nature { what: "Redis' answers lost, then the connection", ..outage },
             Self::NetworkDelayed => {
                 Nature { what: "150 ms more on the way to Redis", notice: None, ..outage }
@@ -178,10 +217,10 @@ impl Fault {
                 ..outage
             },
             Self::ReconnectStorm => Nature {
-                what: "all subscribers gone and back at once",
+                what: "a crowd gone and back at once",
                 notice: None,
-                heal: ms(3_000),
-                rest: LONG,
+                heal: ms(10_000),
+                rest: SHORT,
                 ..quick
             },
             Self::ScriptsFlushed => {
@@ -294,7 +333,19 @@ impl Stage<'_> {
                 sleep(self.dice.between(ms(2_500), ms(4_000))).await;
                 self.cluster.redis.first()?.signal(Signal::Continue).await?;
             }
-            Fault::SubscriptionFrozen | Fault::SubscriptionCut | Fault::NodeCutOff => {
+            Fault::ConnectionsKilled => {
+                let killed = self.cluster.redis.first()?.must(&["CLIENT", "KILL", "TYPE", "normal"]).await?;
+                ensure!(
+                    killed.parse().is_ok_and(|killed: u32| killed > 0),
+                    "no connection to kill: {killed}"
+                );
+            }
+            Fault::QuietLoss => self.lose_one().await?,
+            Fault::SubscriptionFrozen
+            | Fault::SubscriptionCut
+            | Fault::SubscriptionDeaf
+            | Fault::SubscriptionDelayed
+            | Fault::NodeCutOff => {
                 nodes = vec![self.disturb_one(fault).await?];
             }
             Fault::RepliesSwallowed => self.disturb_all(Kind::Commands, Weather::Deaf, ms(2_000)).await?,
@@ -348,7 +399,16 @@ impl Stage<'_> {
                 self.levers.load.send_replace(CALM);
                 self.levers.stalled.send_replace(false);
             }
-            Fault::ReconnectStorm => self.levers.storm.send_modify(|storm| *storm += 1),
+            Fault::ReconnectStorm => {
+                self.levers.storm.send_modify(|storm| *storm += 1);
+                sleep(ms(200)).await;
+                let all = self.ledger.open().records.len();
+                let deadline = Instant::now() + STORM_WAIT;
+                while self.ledger.open().arrived() < all && Instant::now() < deadline {
+                    sleep(ms(20)).await;
+                }
+                felt = self.ledger.open().arrived() == all;
+            }
             Fault::ScriptsFlushed => {
                 self.cluster.redis.first()?.must(&["SCRIPT", "FLUSH", "SYNC"]).await?;
             }
@@ -383,6 +443,29 @@ impl Stage<'_> {
         Ok(Occurrence { fault, start, cleared, nodes, felt })
     }
 
+    /// Puts an event into the log of the silent room as if its message had been lost: nobody is told of it. Of all that
+    /// is written here only this needs to know how roomcast's keys look; no network drops one message alone.
+    async fn lose_one(&mut self) -> anyhow::Result<()> {
+        let room = self.ledger.rooms.get(SILENT).context("no silent room")?.clone();
+        let lost = 1 + self.ledger.open().sent.keys().filter(|mark| mark.p == LOST).count() as u64;
+        let mark = Mark { p: LOST, n: lost };
+        let body = format!(r#"{{"event":"chaos","from":"chaos","data":{{"p":{LOST},"n":{lost},"x":""}}}}"#);
+        let script = "local offset = redis.call('HINCRBY', KEYS[1], 'offset', 1) \
+                      redis.call('XADD', KEYS[2], string.format('%d-0', offset), 'b', ARGV[1], 'a', ARGV[2]) \
+                      return { redis.call('HGET', KEYS[1], 'epoch'), tostring(offset) }";
+        let (meta, log) = (format!("rc:{{{room}}}:meta"), format!("rc:{{{room}}}:log"));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = now.as_millis().to_string();
+        let first = self.ledger.now();
+        let answer =
+            self.cluster.redis.first()?.must(&["EVAL", script, "2", &meta, &log, &body, &now]).await?;
+        let (epoch, offset) = answer.split_once('\n').context("the silent room has no log")?;
+        let position = Position { epoch: Epoch::new(epoch), offset: Offset(offset.trim().parse()?) };
+        let sent = Sent { room: SILENT, first, acked: Some((self.ledger.now(), position)), tries: 1 };
+        self.ledger.open().sent.insert(mark, sent);
+        Ok(())
+    }
+
     async fn crash_redis(&mut self, empty: bool) -> anyhow::Result<()> {
         let down = self.dice.between(ms(300), ms(1_500));
         let redis = self.cluster.redis.first()?;
@@ -400,6 +483,8 @@ impl Stage<'_> {
         let proxy = node.proxy.as_ref().context("this form of Redis has no proxies")?;
         let (kind, weather, lasts) = match fault {
             Fault::SubscriptionFrozen => (Kind::Subscriptions, Weather::Frozen, ms(0)),
+            Fault::SubscriptionDeaf => (Kind::Subscriptions, Weather::Deaf, ms(0)),
+            Fault::SubscriptionDelayed => (Kind::Subscriptions, Weather::Late(ms(150)), ms(3_000)),
             Fault::NodeCutOff => (Kind::Link, Weather::Frozen, ms(4_000)),
             _ => (Kind::Subscriptions, Weather::Cut, ms(0)),
         };

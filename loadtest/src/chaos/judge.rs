@@ -21,13 +21,26 @@ const PRESENCE_BOUND: Duration = Duration::from_secs(8);
 const LATE: Duration = Duration::from_millis(300);
 /// A look comes every so often, so that what it finds may be this old.
 const LOOK: Duration = Duration::from_millis(150);
+/// During a storm an event may take so long to those who have no part in it.
+const SERVED_BOUND: Duration = Duration::from_secs(1);
 /// How many findings are told.
 const TOLD: usize = 4;
+
+/// What a promise is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    /// What is true on any machine.
+    Truth,
+    /// How soon: a machine with other things to do may be late for once.
+    Time,
+}
 
 /// One promise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Verdict {
     pub(super) promise: &'static str,
+    pub(super) kind: Kind,
     pub(super) held: bool,
     pub(super) detail: String,
 }
@@ -98,7 +111,11 @@ impl Tally {
         if more > 0 {
             detail = format!("{detail}; and {more} more");
         }
-        Verdict { promise, held, detail }
+        Verdict { promise, kind: Kind::Truth, held, detail }
+    }
+
+    fn verdict_of_time(self, promise: &'static str, fine: String) -> Verdict {
+        Verdict { kind: Kind::Time, ..self.verdict(promise, fine) }
     }
 }
 
@@ -115,13 +132,14 @@ impl Evidence<'_> {
             self.counters(),
             self.healed(measures),
             self.noticed(measures),
+            self.served(),
             self.sane(),
         ]
     }
 
     fn followers(&self) -> impl Iterator<Item = (&str, usize, &Follower)> {
         self.pages.records.iter().flat_map(|record| {
-            record.rooms.iter().enumerate().map(|(room, follower)| (record.name.as_str(), room, follower))
+            record.rooms.iter().map(|(room, follower)| (record.name.as_str(), *room, follower))
         })
     }
 
@@ -281,10 +299,7 @@ impl Evidence<'_> {
 
     /// When presence was wrong for the last time in a fault's window.
     fn last_wrong(&self, from: Duration, to: Duration) -> Option<Duration> {
-        let wrong = |look: &&Presence| {
-            (from..to).contains(&look.at)
-                && look.truth.is_some_and(|truth| truth != look.connections || truth != look.users)
-        };
+        let wrong = |look: &&Presence| (from..to).contains(&look.at) && look.is_wrong();
         self.sights.presence.iter().filter(wrong).map(|look| look.at).max()
     }
 
@@ -292,10 +307,7 @@ impl Evidence<'_> {
         let mut tally = Tally::new();
         let looks = self.sights.presence.iter().filter(|look| look.truth.is_some());
         for look in looks.clone() {
-            let Some(truth) = look.truth.filter(|truth| *truth != look.connections || *truth != look.users)
-            else {
-                continue;
-            };
+            let Some(truth) = look.truth.filter(|_| look.is_wrong()) else { continue };
             // Either end of a fault changes who is there, or takes away the means to tell.
             let bound = PRESENCE_BOUND.mul_f64(self.patience) + LOOK + self.sights.stall;
             let excused = self.faults.iter().any(|was| {
@@ -304,15 +316,16 @@ impl Evidence<'_> {
                     || (was.cleared..was.cleared + bound).contains(&look.at)
             });
             if !excused {
-                let Presence { connections, users, .. } = look;
+                let Presence { connections, users, members, misled, .. } = look;
                 tally.add(format!(
-                    "{connections} connections, {users} users where {truth} were, at {:.3?}",
+                    "{connections} connections, {users} users, {members} members where {truth} were, \
+                     and {misled} last told otherwise, at {:.3?}",
                     look.at
                 ));
             }
         }
         let all = self.finale.subscribers;
-        for record in &self.pages.records {
+        for record in self.pages.watched() {
             if record.presence != Some((all, all)) {
                 tally.add(format!("{} was last told {:?} of {all}", record.name, record.presence));
             }
@@ -418,7 +431,7 @@ impl Evidence<'_> {
             }
         }
         let worst = measures.iter().map(|measure| measure.heal_ms).max().unwrap_or_default();
-        tally.verdict(
+        tally.verdict_of_time(
             "healed in time",
             format!(
                 "{} faults, the slowest in {worst} ms; this machine stalled for up to {} ms",
@@ -439,7 +452,31 @@ impl Evidence<'_> {
             }
         }
         let worst = measures.iter().filter_map(|measure| measure.notice_ms).max().unwrap_or_default();
-        tally.verdict("noticed in time", format!("the slowest in {worst} ms"))
+        tally.verdict_of_time("noticed in time", format!("the slowest in {worst} ms"))
+    }
+
+    /// Whoever stays connected while a crowd comes back feels little of it.
+    fn served(&self) -> Verdict {
+        let mut tally = Tally::new();
+        let bound = SERVED_BOUND.mul_f64(self.patience) + self.sights.stall;
+        let mut slowest = Duration::ZERO;
+        for was in self.faults.iter().filter(|was| was.fault == Fault::ReconnectStorm) {
+            let window = was.start..was.cleared;
+            for record in self.pages.watched() {
+                for event in record.rooms.values().flat_map(|follower| &follower.seen) {
+                    let Some(sent) = self.pages.sent.get(&event.mark) else { continue };
+                    let late = event.at.saturating_sub(sent.first);
+                    if window.contains(&event.at) && late > slowest {
+                        slowest = late;
+                        if late > bound {
+                            tally.add(format!("{}: an event took {late:.3?}", record.name));
+                        }
+                    }
+                }
+            }
+        }
+        let fine = format!("an event took at most {} ms in a storm", millis(slowest));
+        tally.verdict_of_time("those who are there stay served", fine)
     }
 
     /// Nothing died by itself, nobody was told nonsense.

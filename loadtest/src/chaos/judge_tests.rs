@@ -30,6 +30,11 @@ fn joined(offset: u64, recovered: bool, events: &[u64]) -> Joined {
     }
 }
 
+/// A look at a presence of two.
+fn look(ms: u64, told: u64) -> Presence {
+    Presence { at: at(ms), connections: told, users: told, members: told, misled: 0, truth: Some(2) }
+}
+
 /// A run of ten acknowledged events and two subscribers that saw them all.
 struct Case {
     pages: Pages,
@@ -52,16 +57,15 @@ impl Case {
             (1..=10).for_each(|n| follower.event(at(n * 100 + 5), Offset(n), Mark { p: 0, n }));
             let record = Record {
                 name: name.to_owned(),
-                rooms: vec![follower],
+                rooms: std::collections::BTreeMap::from([(0, follower)]),
                 presence: Some((2, 2)),
                 count: Some((3, 3)),
                 node: None,
             };
             pages.records.push(record);
         }
-        let presence = |ms| Presence { at: at(ms), connections: 2, users: 2, truth: Some(2) };
-        let sights =
-            Sights { presence: vec![presence(100), presence(900)], health: Vec::new(), stall: at(0) };
+        let presence = vec![look(100, 2), look(900, 2)];
+        let sights = Sights { presence, health: Vec::new(), stall: at(0) };
         let finale = Finale {
             tails: vec![Some(position(10))],
             counter: Some(3),
@@ -92,7 +96,7 @@ impl Case {
     }
 
     fn follower(&mut self) -> &mut Follower {
-        &mut self.pages.records[0].rooms[0]
+        self.pages.records[0].rooms.get_mut(&0).expect("the first room")
     }
 
     /// The first subscriber saw only the first `n`.
@@ -141,7 +145,8 @@ fn another_event_at_the_same_place_is_another_log() {
 fn a_key_that_is_stored_twice_is_found() {
     let mut case = Case::new();
     for record in &mut case.pages.records {
-        record.rooms[0].event(at(1_100), Offset(11), Mark { p: 0, n: 10 });
+        let follower = record.rooms.get_mut(&0).expect("the first room");
+        follower.event(at(1_100), Offset(11), Mark { p: 0, n: 10 });
     }
     case.finale.tails = vec![Some(position(11))];
     breaks(&case, "one log for all");
@@ -182,13 +187,18 @@ fn a_closed_connection_needs_a_fault_that_touched_its_node() {
 fn presence_may_be_wrong_for_eight_seconds_after_a_fault_and_no_longer() {
     for (ms, fine) in [(8_000, true), (8_900, false)] {
         let mut case = Case::new().with(Fault::NodeKilled, 450, 450);
-        case.sights.presence.push(Presence { at: at(ms), connections: 5, users: 5, truth: Some(2) });
+        case.sights.presence.push(look(ms, 5));
         let wrong = case.broken().iter().any(|promise| promise.contains("presence"));
         assert_eq!(wrong, !fine, "{ms}");
     }
     let mut case = Case::new();
     case.pages.records[1].presence = Some((2, 1));
     breaks(&case, "presence");
+    for wrong in [Presence { members: 1, ..look(900, 2) }, Presence { misled: 1, ..look(900, 2) }] {
+        let mut case = Case::new();
+        case.sights.presence.push(wrong);
+        breaks(&case, "presence");
+    }
 }
 
 #[test]
@@ -223,6 +233,30 @@ fn late_events_after_a_fault_are_its_time_to_heal() {
     breaks(&case, "healed in time");
     case.sights.health.clear();
     breaks(&case, "noticed in time");
+}
+
+#[test]
+fn who_stays_while_a_crowd_comes_back_is_served() {
+    let mut case = Case::new().with(Fault::ReconnectStorm, 300, 3_000);
+    assert_eq!(case.broken(), Vec::<&str>::new());
+    case.follower().seen[3].at = at(1_600);
+    assert_eq!(case.broken(), ["those who are there stay served"]);
+}
+
+#[test]
+fn only_how_soon_is_a_matter_of_time() {
+    let case = Case::new();
+    let evidence = Evidence {
+        pages: &case.pages,
+        sights: &case.sights,
+        faults: &case.faults,
+        finale: &case.finale,
+        patience: 1.0,
+    };
+    let verdicts = evidence.verdicts(&[]);
+    let of_time = verdicts.iter().filter(|verdict| verdict.kind == Kind::Time);
+    let names: Vec<_> = of_time.map(|verdict| verdict.promise).collect();
+    assert_eq!(names, ["healed in time", "noticed in time", "those who are there stay served"]);
 }
 
 #[test]

@@ -39,8 +39,8 @@ pub(super) struct End {
 #[derive(Debug, Default)]
 pub(super) struct Record {
     pub(super) name: String,
-    /// By room.
-    pub(super) rooms: Vec<Follower>,
+    /// By room, those that it joins.
+    pub(super) rooms: BTreeMap<usize, Follower>,
     /// The latest presence push of the first room.
     pub(super) presence: Option<(u64, u64)>,
     /// The latest counter push: value and version.
@@ -86,10 +86,10 @@ impl Ledger {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new subscriber.
-    pub(super) fn subscriber(&self, name: &str) -> usize {
+    /// A place for a new subscriber, who joins these rooms.
+    pub(super) fn subscriber(&self, name: &str, rooms: &[usize]) -> usize {
         let mut pages = self.open();
-        let rooms = self.rooms.iter().map(|_| Follower::default()).collect();
+        let rooms = rooms.iter().map(|room| (*room, Follower::default())).collect();
         pages.records.push(Record { name: name.to_owned(), rooms, ..Record::default() });
         pages.records.len() - 1
     }
@@ -107,9 +107,19 @@ impl Ledger {
 }
 
 impl Pages {
-    /// How many subscribers are joined, without those on nodes that are gone.
-    pub(super) fn joined(&self, gone: &[String]) -> u64 {
-        let here = |record: &&Record| record.node.as_ref().is_some_and(|node| !gone.contains(node));
-        self.records.iter().filter(here).count() as u64
+    /// How many subscribers are joined at all.
+    pub(super) fn arrived(&self) -> usize {
+        self.records.iter().filter(|record| record.node.is_some()).count()
+    }
+
+    /// Those who are in the first room, whose presence is judged, without those on nodes that are gone.
+    pub(super) fn present<'a>(&'a self, gone: &'a [String]) -> impl Iterator<Item = &'a Record> {
+        let here = |record: &Record| record.node.as_ref().is_some_and(|node| !gone.contains(node));
+        self.watched().filter(move |record| here(record))
+    }
+
+    /// The subscribers of the first room, wherever they are now.
+    pub(super) fn watched(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().filter(|record| record.rooms.contains_key(&0))
     }
 }

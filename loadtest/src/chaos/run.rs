@@ -20,6 +20,7 @@ use super::{
     cluster::Cluster,
     dice::Dice,
     faults::{self, Levers, Occurrence, Stage},
+    follower::Follower,
     http,
     judge::{Evidence, Finale},
     ledger::Ledger,
@@ -37,6 +38,16 @@ const BUSY_PERIOD: Duration = Duration::from_millis(100);
 const QUIET_PERIOD: Duration = Duration::from_millis(1_700);
 /// A node allows 60 in a minute.
 const COUNT_PERIOD: Duration = Duration::from_millis(400);
+/// The crowd's room has little to tell to many.
+const CROWD_PERIOD: Duration = Duration::from_secs(1);
+/// Who is in the rooms that are judged.
+const SUBSCRIBERS: usize = 12;
+/// The busy room, the quiet one, and one in which nobody publishes; the crowd has one for itself.
+const ROOMS: [&str; 4] = ["busy", "quiet", "silent", "crowd"];
+const USUAL: &[usize] = &[0, 1, faults::SILENT];
+const CROWD: usize = 3;
+/// Of a crowd so many come in each second, at least.
+const CROWD_PER_SECOND: u32 = 200;
 /// Subscribers that stop reading when told to.
 const SLOW: usize = 2;
 /// Everything as usual before the first fault.
@@ -53,6 +64,8 @@ struct Clients {
     publishers: JoinSet<()>,
     others: JoinSet<()>,
     levers: Levers,
+    /// Told to nobody, and held all the same: a receiver whose sender is gone would call at every turn.
+    _never: (watch::Sender<bool>, watch::Sender<u64>),
     publishing: CancellationToken,
     stop: CancellationToken,
 }
@@ -73,11 +86,11 @@ pub(super) async fn run(options: Options, scenario: Scenario) -> anyhow::Result<
     let mut cluster = Cluster::start(scenario.plan(&options.bin, &settings))
         .await
         .with_context(|| format!("starting the cluster of {}", scenario.name))?;
-    let rooms = ["busy", "quiet"].map(|name| RoomName::parse(&format!("event:chaos-{name}")));
+    let rooms = ROOMS.map(|name| RoomName::parse(&format!("event:chaos-{name}")));
     let ledger = Ledger::new(rooms.into_iter().collect::<Result<_, _>>()?);
     let diary = Diary::default();
     let mut clients = start(&options, &scenario, &cluster, &ledger);
-    arrive(&ledger, scenario.subscribers).await?;
+    arrive(&ledger).await?;
     sleep(LEAD).await;
     observe(&mut clients, &cluster, &ledger, &diary);
     // The faults begin at an odd moment of whatever repeats itself.
@@ -109,24 +122,28 @@ fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Led
         storm: watch::channel(0).0,
         counting: watch::channel(true).0,
     };
-    let never = watch::channel(false).0;
+    let (never, calm) = (watch::channel(false).0, watch::channel(0).0);
     let (publishing, stop) = (CancellationToken::new(), CancellationToken::new());
     let (mut publishers, mut others) = (JoinSet::new(), JoinSet::new());
     // Each client has an address of its own, so that the caps per address stay as they are in production.
     let first = u32::from(Ipv4Addr::new(127, 0, 2, 1));
     let source = |index: u32| Ipv4Addr::from(first + index);
-    for index in 0..scenario.subscribers {
+    let crowd = if scenario.crowded { options.crowd } else { 0 };
+    for index in 0..SUBSCRIBERS + crowd {
         let codec = Wire::Both.codec(index);
-        let name = format!("subscriber {index} ({})", name_of(codec));
-        let place = ledger.subscriber(&name);
+        let is_crowd = index >= SUBSCRIBERS;
+        let (what, rooms) = if is_crowd { ("one of the crowd", &[CROWD][..]) } else { ("subscriber", USUAL) };
+        let name = format!("{what} {index} ({})", name_of(codec));
+        let place = ledger.subscriber(&name, rooms);
         let slow = index < SLOW;
         let orders = subscriber::Orders {
             stalled: if slow { levers.stalled.subscribe() } else { never.subscribe() },
-            storm: levers.storm.subscribe(),
+            storm: if is_crowd { levers.storm.subscribe() } else { calm.subscribe() },
             stop: stop.clone(),
         };
         let plan = subscriber::Plan {
             index,
+            rooms,
             codec,
             source: source(100 + u32::try_from(index).unwrap_or_default()),
             target: cluster.target.clone(),
@@ -135,9 +152,9 @@ fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Led
         others.spawn(subscriber::follow(place, plan, orders, ledger.clone()));
     }
     let works = (0..BUSY).map(|_| (Work::Publish(0), BUSY_PERIOD));
-    for (id, (work, period)) in
-        (0..).zip(works.chain([(Work::Publish(1), QUIET_PERIOD), (Work::Count, COUNT_PERIOD)]))
-    {
+    let works = works.chain([(Work::Publish(1), QUIET_PERIOD), (Work::Count, COUNT_PERIOD)]);
+    let works = works.chain(scenario.crowded.then_some((Work::Publish(CROWD), CROWD_PERIOD)));
+    for (id, (work, period)) in (0..).zip(works) {
         let plan = publisher::Plan {
             id,
             work,
@@ -156,7 +173,7 @@ fn start(options: &Options, scenario: &Scenario, cluster: &Cluster, ledger: &Led
             ledger.clone(),
         ));
     }
-    Clients { publishers, others, levers, publishing, stop }
+    Clients { publishers, others, levers, _never: (never, calm), publishing, stop }
 }
 
 /// Begins to look at the nodes.
@@ -177,15 +194,17 @@ const fn name_of(codec: Codec) -> &'static str {
     }
 }
 
-async fn arrive(ledger: &Ledger, subscribers: usize) -> anyhow::Result<()> {
+async fn arrive(ledger: &Ledger) -> anyhow::Result<()> {
+    let subscribers = ledger.open().records.len();
     let all = async {
-        while ledger.open().joined(&[]) < subscribers as u64 {
+        while ledger.open().arrived() < subscribers {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    if timeout(ARRIVAL, all).await.is_err() {
+    let crowd = u32::try_from(subscribers).unwrap_or(u32::MAX) / CROWD_PER_SECOND;
+    if timeout(ARRIVAL + Duration::from_secs(u64::from(crowd)), all).await.is_err() {
         let pages = ledger.open();
-        anyhow::bail!("{} of {subscribers} subscribers came in: {:?}", pages.joined(&[]), pages.refusals);
+        anyhow::bail!("{} of {subscribers} subscribers came in: {:?}", pages.arrived(), pages.refusals);
     }
     Ok(())
 }
@@ -227,22 +246,19 @@ async fn settle(
     }
     let still = Instant::now();
     let (catch_up, last_pushes) = (CATCH_UP.mul_f64(options.patience), LAST_PUSHES.mul_f64(options.patience));
-    let mut finale = Finale { subscribers: ledger.open().records.len() as u64, ..Finale::default() };
+    let mut finale = Finale { subscribers: ledger.open().watched().count() as u64, ..Finale::default() };
     let mut caught_up = false;
     loop {
         look(cluster, ledger, &mut finale).await;
-        let behind = ledger.open().records.iter().any(|record| {
-            record
-                .rooms
-                .iter()
-                .zip(&finale.tails)
-                .any(|(follower, tail)| follower.position() != tail.as_ref())
-        });
+        let is_behind = |(room, follower): (&usize, &Follower)| {
+            follower.position() != finale.tails.get(*room).and_then(Option::as_ref)
+        };
+        let behind = ledger.open().records.iter().any(|record| record.rooms.iter().any(is_behind));
         caught_up |= !behind;
         let quiet = caught_up && {
             let pages = ledger.open();
             let all = finale.subscribers;
-            pages.records.iter().all(|record| {
+            pages.watched().all(|record| {
                 record.presence == Some((all, all))
                     && record.count.is_none_or(|(value, _)| finale.counter == Some(value))
             })

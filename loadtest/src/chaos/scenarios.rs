@@ -1,4 +1,4 @@
-//! The scenarios by name: which faults, over which Redis, with how many subscribers.
+//! The scenarios by name: which faults, over which Redis, with or without a crowd.
 
 use super::{cluster::Plan, dice::Dice, faults::Fault, redis::Form};
 
@@ -8,20 +8,23 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     /// In their order; repeated until the time is over.
     pub(super) faults: Vec<Fault>,
-    pub(super) subscribers: usize,
+    /// Whether a crowd waits in a room of its own.
+    pub(super) crowded: bool,
 }
-
-const USUAL: usize = 12;
 
 /// Name and fault of the scenarios that repeat one fault.
 const SINGLE: &[(&str, Fault)] = &[
     ("redis-crash", Fault::RedisCrash),
     ("redis-emptied", Fault::RedisEmptied),
     ("subscriptions-killed", Fault::SubscriptionsKilled),
+    ("connections-killed", Fault::ConnectionsKilled),
     ("redis-paused", Fault::RedisPaused),
     ("redis-frozen", Fault::RedisFrozen),
     ("subscription-frozen", Fault::SubscriptionFrozen),
     ("subscription-cut", Fault::SubscriptionCut),
+    ("subscription-deaf", Fault::SubscriptionDeaf),
+    ("subscription-delayed", Fault::SubscriptionDelayed),
+    ("quiet-loss", Fault::QuietLoss),
     ("replies-swallowed", Fault::RepliesSwallowed),
     ("network-delayed", Fault::NetworkDelayed),
     ("node-cut-off", Fault::NodeCutOff),
@@ -60,14 +63,18 @@ pub(super) fn find(name: &str, seed: u64) -> Option<Scenario> {
         let mut dice = Dice::new(seed, 3);
         let mut left = Fault::STANDALONE.to_vec();
         let faults = (0..5).map(|_| left.swap_remove(dice.below(left.len()))).collect();
-        return Some(Scenario { name: RANDOM, faults, subscribers: USUAL });
+        return Some(Scenario::of(RANDOM, faults));
     }
     let (name, fault) = SINGLE.iter().find(|(of, _)| *of == name)?;
-    let subscribers = if *fault == Fault::ReconnectStorm { 60 } else { USUAL };
-    Some(Scenario { name, faults: vec![*fault], subscribers })
+    Some(Scenario::of(name, vec![*fault]))
 }
 
 impl Scenario {
+    fn of(name: &'static str, faults: Vec<Fault>) -> Self {
+        let crowded = faults.contains(&Fault::ReconnectStorm);
+        Self { name, faults, crowded }
+    }
+
     /// The form of Redis that all its faults need.
     pub(super) fn form(&self) -> Form {
         self.faults.first().map_or(Form::Standalone, |fault| fault.form())

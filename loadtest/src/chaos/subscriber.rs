@@ -20,11 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Before coming back; a client that comes back at once is the server's own stampede.
 const LEAST_PAUSE: Duration = Duration::from_millis(20);
 const MOST_PAUSE: Duration = Duration::from_millis(200);
+/// And where the nodes take no more just now, as their `Retry-After` asks.
+const LONGER_PAUSE: Duration = Duration::from_millis(1_500);
 
 /// Who it is.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) index: usize,
+    /// Which rooms, by their index.
+    pub(super) rooms: &'static [usize],
     pub(super) codec: Codec,
     pub(super) source: Ipv4Addr,
     pub(super) target: Target,
@@ -56,9 +60,10 @@ pub(super) async fn follow(place: usize, plan: Plan, mut orders: Orders, ledger:
     loop {
         let coming = async {
             let (mut client, node) = come_in(&plan, place, &ledger).await?;
-            join_all(&mut client, place, &ledger).await?;
+            join_all(&mut client, plan.rooms, place, &ledger).await?;
             Ok::<_, ClientError>((client, node))
         };
+        let mut pause = dice.between(LEAST_PAUSE, MOST_PAUSE);
         let arrived = tokio::select! {
             () = orders.stop.cancelled() => return,
             arrived = timeout(PATIENCE, coming) => arrived,
@@ -95,12 +100,17 @@ pub(super) async fn follow(place: usize, plan: Plan, mut orders: Orders, ledger:
                     }
                 }
             }
-            Ok(Err(error)) => ledger.refused(format!("join: {}", chain(&error))),
+            Ok(Err(error)) => {
+                if matches!(error, ClientError::Refused { status: 429 | 503 }) {
+                    pause = dice.between(MOST_PAUSE, LONGER_PAUSE);
+                }
+                ledger.refused(format!("join: {}", chain(&error)));
+            }
             Err(_) => ledger.refused(format!("join: no answer within {PATIENCE:?}")),
         }
         tokio::select! {
             () = orders.stop.cancelled() => return,
-            () = sleep(dice.between(LEAST_PAUSE, MOST_PAUSE)) => {}
+            () = sleep(pause) => {}
         }
     }
 }
@@ -114,11 +124,17 @@ async fn come_in(plan: &Plan, place: usize, ledger: &Ledger) -> Result<(Client, 
     Ok((client, welcome.node))
 }
 
-async fn join_all(client: &mut Client, place: usize, ledger: &Ledger) -> Result<(), ClientError> {
-    for (index, room) in ledger.rooms.iter().enumerate() {
+async fn join_all(
+    client: &mut Client,
+    rooms: &[usize],
+    place: usize,
+    ledger: &Ledger,
+) -> Result<(), ClientError> {
+    for &index in rooms {
+        let Some(room) = ledger.rooms.get(index) else { continue };
         let since = {
             let pages = ledger.open();
-            let follower = pages.records.get(place).and_then(|record| record.rooms.get(index));
+            let follower = pages.records.get(place).and_then(|record| record.rooms.get(&index));
             follower.and_then(|follower| follower.position().cloned())
         };
         let since = since.map(|Position { epoch, offset }| Since { epoch, offset });
@@ -132,7 +148,7 @@ async fn join_all(client: &mut Client, place: usize, ledger: &Ledger) -> Result<
                 // All that is counted in this room is one counter.
                 record.count = joined.counts.first().map(|count| (count.value, count.version));
             }
-            if let Some(follower) = record.rooms.get_mut(index) {
+            if let Some(follower) = record.rooms.get_mut(&index) {
                 follower.joined(at, &joined);
             }
         }
@@ -177,13 +193,17 @@ fn take(frame: &Incoming, place: usize, ledger: &Ledger) {
     match (push, index) {
         ("event", Some(index)) => {
             let mark = frame.data.as_ref().and_then(|data| data.to().ok());
-            match (record.rooms.get_mut(index), frame.offset, mark) {
+            match (record.rooms.get_mut(&index), frame.offset, mark) {
                 (Some(follower), Some(offset), Some(mark)) => follower.event(at, offset, mark),
                 _ => broken = Some("an event without offset or with foreign data".to_owned()),
             }
         }
-        ("reset", Some(index)) => match (record.rooms.get_mut(index), &frame.epoch, frame.offset) {
+        ("reset", Some(index)) => match (record.rooms.get_mut(&index), &frame.epoch, frame.offset) {
             (Some(follower), Some(epoch), Some(offset)) => {
+                if index == 0 {
+                    // What was told before the reset is nothing to build on; the server tells it again.
+                    record.count = None;
+                }
                 let reason = frame.reason.as_deref().unwrap_or_default();
                 follower.reset(at, Position { epoch: epoch.clone(), offset }, reason);
             }

@@ -33,8 +33,8 @@ fn rows(measures: &[Measure]) -> String {
         by_fault.entry(measure.fault).or_default().push(measure);
     }
     let mut text =
-        "| fault | times | noticed after, at most | healed after, at most | promised | counted from |\n\
-                    |---|---|---|---|---|---|\n"
+        "| fault | times | noticed after, at most | healed after, at most | promised | counted from | presence true after, at most |\n\
+                    |---|---|---|---|---|---|---|\n"
             .to_owned();
     for (fault, measures) in by_fault {
         let worst = |of: fn(&Measure) -> Option<u64>| measures.iter().filter_map(|measure| of(measure)).max();
@@ -49,6 +49,10 @@ fn rows(measures: &[Measure]) -> String {
             Since::Cleared => "the end of its cause",
         };
         let promised = format!("{} s", nature.heal.as_secs_f64());
+        let presence = match worst(|measure| Some(measure.presence_ms)) {
+            None | Some(0) => "always".to_owned(),
+            Some(ms) => seconds(ms),
+        };
         let times = measures.len().to_string();
         text.extend([
             "| ",
@@ -63,6 +67,8 @@ fn rows(measures: &[Measure]) -> String {
             &promised,
             " | ",
             since,
+            " | ",
+            &presence,
             " |\n",
         ]);
     }
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn the_worst_of_each_fault_is_told() {
         let rows = rows(&[measure(400, Some(70)), measure(740, None)]);
-        assert!(rows.contains("| 2 | 0.1 s | 0.7 s | 1 s | the end of its cause |"), "{rows}");
+        assert!(rows.contains("| 2 | 0.1 s | 0.7 s | 1 s | the end of its cause | always |"), "{rows}");
     }
 
     #[test]

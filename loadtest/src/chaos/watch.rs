@@ -41,8 +41,21 @@ pub(super) struct Presence {
     pub(super) at: Duration,
     pub(super) connections: u64,
     pub(super) users: u64,
+    /// How many members the first page of their list named.
+    pub(super) members: u64,
+    /// How many of those who are there were last told other numbers by a push.
+    pub(super) misled: u64,
     /// How many subscribers were joined; nothing where that changed during the look.
     pub(super) truth: Option<u64>,
+}
+
+impl Presence {
+    /// Whether anything that was told is not true.
+    pub(super) fn is_wrong(&self) -> bool {
+        self.truth.is_some_and(|truth| {
+            self.misled > 0 || [self.connections, self.users, self.members].iter().any(|told| *told != truth)
+        })
+    }
 }
 
 /// What was seen.
@@ -75,9 +88,13 @@ impl Diary {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner).retain(|gone| gone != name);
     }
 
-    fn truth(&self, ledger: &Ledger) -> u64 {
+    /// How many are in the first room, and how many of them were last told something else.
+    fn truth(&self, ledger: &Ledger) -> (u64, u64) {
         let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        ledger.open().joined(&gone)
+        let pages = ledger.open();
+        let truth = pages.present(&gone).count() as u64;
+        let misled = pages.present(&gone).filter(|record| record.presence != Some((truth, truth)));
+        (truth, misled.count() as u64)
     }
 }
 
@@ -104,15 +121,16 @@ struct Broker {
 pub(super) struct Snapshot {
     pub(super) epoch: Epoch,
     pub(super) offset: Offset,
-    pub(super) presence: Count,
     #[serde(default)]
     pub(super) counters: Vec<Counter>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct Count {
-    pub(super) connections: u64,
-    pub(super) users: u64,
+/// Who is there, as the API tells it.
+#[derive(Debug, Deserialize)]
+struct Guests {
+    connections: u64,
+    users: u64,
+    members: Vec<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -170,11 +188,16 @@ pub(super) async fn presence(nodes: Vec<u16>, ledger: Ledger, diary: Diary, stop
         if stop.run_until_cancelled(ticks.tick()).await.is_none() {
             return;
         }
-        let before = diary.truth(&ledger);
+        let (before, _) = diary.truth(&ledger);
         // A node that is down or has no Redis tells nothing: that is no wrong presence.
-        let Ok(snapshot) = snapshot(*internal, room.as_str()).await else { continue };
-        let truth = Some(diary.truth(&ledger)).filter(|truth| *truth == before);
-        let Count { connections, users } = snapshot.presence;
-        diary.open().presence.push(Presence { at: ledger.now(), connections, users, truth });
+        let path = format!("/api/v1/rooms/{room}/presence?limit=1000");
+        let told =
+            http::get(*internal, &path, Some(API_KEY)).await.and_then(|answer| answer.json::<Guests>());
+        let Ok(Guests { connections, users, members }) = told else { continue };
+        let (after, misled) = diary.truth(&ledger);
+        let truth = Some(after).filter(|truth| *truth == before);
+        let members = members.len() as u64;
+        let look = Presence { at: ledger.now(), connections, users, members, misled, truth };
+        diary.open().presence.push(look);
     }
 }

@@ -19,7 +19,7 @@ const START_WAIT: Duration = Duration::from_secs(15);
 /// Sentinel's name of the group.
 const GROUP: &str = "main";
 /// How long a sentinel bears silence.
-const DOWN_AFTER_MS: u32 = 1_000;
+const DOWN_AFTER_MS: u32 = 500;
 /// The same for the masters of a Cluster.
 const NODE_TIMEOUT_MS: u32 = 1_500;
 
