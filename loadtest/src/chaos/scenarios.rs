@@ -49,6 +49,11 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     SINGLE.iter().map(|(name, _)| *name).chain([RANDOM])
 }
 
+/// All faults, in the same order.
+pub(super) fn faults() -> impl Iterator<Item = Fault> {
+    SINGLE.iter().map(|(_, fault)| *fault)
+}
+
 /// What a scenario's name says of it.
 pub(super) fn describe(name: &str) -> &'static str {
     match SINGLE.iter().find(|(of, _)| *of == name) {

@@ -140,8 +140,8 @@ async fn counters_that_went_back_are_told_again_under_higher_versions() {
     proxy.close();
     server.kill();
     server.restart();
-    proxy.open();
     a.until_health(|health| !health.usable).await;
+    proxy.open();
     a.until_health(|health| health.usable).await;
     let after = counter.counters(wall.as_str(), None).await.unwrap();
     let values: Vec<_> = after.iter().map(|update| (update.target.as_str(), update.value)).collect();
