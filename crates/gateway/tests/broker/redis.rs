@@ -136,8 +136,17 @@ async fn a_lost_answer_says_so_and_its_key_makes_the_retry_safe() {
     let lost = node.broker.publish(&keyed).await;
     world.server().signal("CONT");
     assert!(matches!(lost, Err(BrokerError::Unavailable { maybe_applied: true, .. })), "{lost:?}");
-    node.until_health(|health| health.usable).await;
-    let again = node.broker.publish(&keyed).await.unwrap();
+    // The connection may be given up for its silence only now: then this answer is lost as well.
+    let again = async {
+        loop {
+            match node.broker.publish(&keyed).await {
+                Ok(published) => return published,
+                Err(BrokerError::Unavailable { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let again = tokio::time::timeout(Duration::from_secs(10), again).await.expect("it is back");
     assert_eq!(again.position.offset, Offset(1));
     let page = node.broker.history(&wall, &Range::Recent(10), HISTORY).await.unwrap();
     assert_eq!(page.events.len(), 1);
