@@ -107,6 +107,14 @@ impl Breaker {
         }
     }
 
+    /// The admitted call failed in a way that may be its own fault, as a large read that took too long: that keeps an
+    /// open breaker open, but opens none.
+    pub fn doubt(&mut self, admission: Admission, now: Instant) {
+        if matches!(self.phase, Phase::HalfOpen { .. }) {
+            self.failure(admission, now);
+        }
+    }
+
     /// Somebody else saw the dependency answer: everyone may call again, without a probe.
     pub fn recovered(&mut self) {
         if !matches!(self.phase, Phase::Closed { .. }) {
@@ -180,6 +188,29 @@ mod tests {
         (0..3).for_each(|_| fail(&mut breaker, now));
         assert_eq!(breaker.state(now), BreakerState::Open);
         assert_eq!(breaker.admit(now + OPEN / 5).unwrap_err(), OPEN * 4 / 5);
+    }
+
+    #[test]
+    fn a_doubtful_failure_opens_nothing_and_forgives_nothing_but_is_no_proof_of_recovery() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(3, OPEN);
+        fail(&mut breaker, now);
+        for _ in 0..10 {
+            let admission = breaker.admit(now).unwrap();
+            breaker.doubt(admission, now);
+        }
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        fail(&mut breaker, now);
+        fail(&mut breaker, now);
+        assert_eq!(
+            breaker.state(now),
+            BreakerState::Open,
+            "three failures in a row, whatever was between them"
+        );
+        now += OPEN;
+        let probe = breaker.admit(now).unwrap();
+        breaker.doubt(probe, now);
+        assert_eq!(breaker.state(now), BreakerState::Open);
     }
 
     #[test]

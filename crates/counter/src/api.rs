@@ -437,23 +437,31 @@ pub struct Comment {
     pub version: u64,
 }
 
-/// A guest session.
+/// What belongs to no room.
+#[derive(Clone, Copy, Debug)]
+pub enum Thing<'a> {
+    /// This ticket.
+    Ticket(&'a str),
+    /// All claimed names.
+    Claims,
+    /// The lock of this name.
+    Lock(&'a str),
+    /// All mutes and bans.
+    Restrictions,
+}
+
+/// A guest.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Guest {
-    /// The public id, `guest-…`: says nothing about the secret.
+    /// The public id, `guest-…`: it follows from the secret, and the secret does not follow from it.
     pub user: String,
     /// What the guest shows again to be the same guest.
     pub secret: String,
-    /// This call made the guest.
-    pub created: bool,
 }
 
 impl std::fmt::Debug for Guest {
     /// Without the secret: whoever reads it becomes the guest.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guest")
-            .field("user", &self.user)
-            .field("created", &self.created)
-            .finish_non_exhaustive()
+        f.debug_struct("Guest").field("user", &self.user).finish_non_exhaustive()
     }
 }

@@ -4,19 +4,16 @@
 //! It is bounded: a reader that stays away too long is told that it missed something, and starts over from a
 //! snapshot. It knows no readers: each keeps the id up to which it has read.
 
+use crate::{
+    CounterError, Invalid,
+    redis::{Effect, Routed, Script, changes_key, map_fault, run},
+    validate,
+};
 use std::{
     collections::VecDeque,
     fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
-};
-
-use fred::types::scripts::Script;
-
-use crate::{
-    CounterError, Invalid,
-    redis::{Effect, Routed, changes_key, map_fault, run},
-    validate,
 };
 
 /// One change.
@@ -58,6 +55,11 @@ impl Changes {
             Self::Memory(log) => log.0.size > 0,
             Self::Redis(redis) => redis.0.size > 0,
         }
+    }
+
+    /// What is in the slot of the stream: the room's name where each room has one.
+    pub fn place(&self, room: Option<&str>) -> String {
+        room.unwrap_or("changes").to_owned()
     }
 
     /// Whether each room has a stream of its own: in a Redis Cluster.
@@ -185,7 +187,7 @@ impl fmt::Debug for RedisChanges {
 impl RedisChanges {
     /// The stream of this prefix; `size` as the stores that write it were told.
     pub fn new(client: impl Into<Routed>, prefix: &str, size: u64) -> Self {
-        let script = Script::from_lua(include_str!("redis/lua/changes.lua"));
+        let script = Script::new("changes", include_str!("redis/lua/changes.lua"));
         Self(Arc::new(Stream { client: client.into(), prefix: prefix.to_owned(), size, script }))
     }
 

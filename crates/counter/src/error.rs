@@ -47,6 +47,9 @@ pub enum CounterError {
     /// A bound was reached.
     #[error("the room or store holds no more {0}")]
     TooMany(Cap),
+    /// The caller has as much under way as it may: nothing was sent.
+    #[error("too many commands are in flight")]
+    Busy,
     /// The store did not answer.
     #[error("the store is unavailable")]
     Unavailable {

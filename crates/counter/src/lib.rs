@@ -20,8 +20,8 @@ mod validate;
 
 pub use api::{
     Command, Comment, CommentPage, CommentState, CommentsQuery, Decision, Doc, Guest, History, HoldState,
-    Lock, Op, Outcome, Restriction, RestrictionKind, Seed, StockItem, Swept, Update, UploadState, Viewer,
-    Whom, Wish, reservation_room,
+    Lock, Op, Outcome, Restriction, RestrictionKind, Seed, StockItem, Swept, Thing, Update, UploadState,
+    Viewer, Whom, Wish, reservation_room,
 };
 pub use changes::{Change, ChangeLog, ChangePage, Changes, RedisChanges};
 pub use error::{Cap, CounterError, Current, Invalid, Refusal};
@@ -262,32 +262,13 @@ impl Counter {
         }
     }
 
-    /// The guest who holds this secret, made if there is none; without a secret, a new guest.
-    ///
-    /// The same secret gives the same user on every node, also when two calls race. Each use renews it for
-    /// [`Limits::guest_ttl`].
-    pub async fn guest(&self, secret: Option<&str>) -> Result<Guest, CounterError> {
-        let secret = match secret {
-            Some(secret) => validate::secret(secret)?.to_owned(),
-            None => secret::token()?,
-        };
-        let candidate = secret::guest_user()?;
-        let (user, created) = match self {
-            Self::Memory(memory) => memory.guest(&secret, candidate),
-            Self::Redis(redis) => redis.guest(&secret, candidate).await?,
-        };
-        Ok(Guest { user, secret, created })
-    }
-
-    /// Makes an unguessable ticket (192 bits) that stands for `grant`, an opaque text, until it is used or expires.
-    pub async fn mint_ticket(&self, grant: &str, ttl: Duration) -> Result<String, CounterError> {
+    /// Keeps a ticket that [`new_ticket`] made: it stands for `grant`, an opaque text, until it is used or expires.
+    pub async fn keep_ticket(&self, ticket: &str, grant: &str, ttl: Duration) -> Result<(), CounterError> {
         validate::ticket(grant, ttl)?;
-        let ticket = secret::token()?;
         match self {
-            Self::Memory(memory) => memory.mint_ticket(&ticket, grant, ttl)?,
-            Self::Redis(redis) => redis.mint_ticket(&ticket, grant, ttl).await?,
+            Self::Memory(memory) => memory.keep_ticket(ticket, grant, ttl),
+            Self::Redis(redis) => redis.keep_ticket(ticket, grant, ttl).await,
         }
-        Ok(ticket)
     }
 
     /// Uses a ticket up and gives its grant, to exactly one caller. `None`: unknown, used or expired.
@@ -309,4 +290,29 @@ impl Counter {
             Self::Redis(redis) => redis.end_room(room).await,
         }
     }
+
+    /// A key of the store that is in the same slot as that thing; what is a room's is in the slot of its name.
+    pub fn place(&self, thing: Thing<'_>) -> String {
+        match self {
+            Self::Memory(_) => String::new(),
+            Self::Redis(redis) => redis.key_of(thing),
+        }
+    }
+}
+
+/// The guest who holds this secret; without one, a new guest.
+///
+/// The same secret gives the same user on every node, at any time and in any race: the user follows from it, so
+/// nothing is kept of a guest who does nothing.
+pub fn guest(secret: Option<&str>) -> Result<Guest, CounterError> {
+    let secret = match secret {
+        Some(secret) => validate::secret(secret)?.to_owned(),
+        None => secret::token()?,
+    };
+    Ok(Guest { user: secret::guest_user(&secret), secret })
+}
+
+/// Makes an unguessable ticket (192 bits), which is worth nothing until [`Counter::keep_ticket`] has kept it.
+pub fn new_ticket() -> Result<String, CounterError> {
+    secret::token()
 }

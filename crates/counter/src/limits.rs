@@ -26,8 +26,6 @@ const DEFAULT_CLAIMS_PER_USER: u32 = 1_000;
 const DEFAULT_RESTRICTIONS: u32 = 10_000;
 /// A room's counters outlive its last write by a month: longer than any event, not for ever.
 const DEFAULT_ROOM_TTL: Duration = Duration::from_secs(30 * 86_400);
-/// A guest who comes back within a month is the same guest.
-const DEFAULT_GUEST_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// Entries of each of a process' own maps; in Redis `maxmemory` bounds them.
 const DEFAULT_MEMORY_ENTRIES: usize = 100_000;
 
@@ -58,12 +56,10 @@ pub struct Limits {
     pub restrictions: u32,
     /// How long a room's counters and comments outlive the last write.
     pub room_ttl: Duration,
-    /// How long a guest outlives the last use.
-    pub guest_ttl: Duration,
     /// Entries of the stream of changes; 0 keeps none.
     pub changes: u64,
-    /// [`Memory`](crate::Memory) only: the most rooms, idempotency keys per room, tickets and guests each. A new
-    /// guest takes the place of the one unused for longest; for the others a full map is an error.
+    /// [`Memory`](crate::Memory) only: the most rooms, idempotency keys per room, and tickets each. A full
+    /// map is an error.
     pub memory_entries: usize,
 }
 
@@ -82,7 +78,6 @@ impl Default for Limits {
             claims_per_user: DEFAULT_CLAIMS_PER_USER,
             restrictions: DEFAULT_RESTRICTIONS,
             room_ttl: DEFAULT_ROOM_TTL,
-            guest_ttl: DEFAULT_GUEST_TTL,
             changes: 0,
             memory_entries: DEFAULT_MEMORY_ENTRIES,
         }

@@ -10,9 +10,12 @@ pub(crate) fn token() -> Result<String, CounterError> {
     Ok(URL_SAFE_NO_PAD.encode(random::<24>()?))
 }
 
-/// A guest's public id: random by itself, so it neither follows from the secret nor gives it away.
-pub(crate) fn guest_user() -> Result<String, CounterError> {
-    Ok(format!("guest-{}", hex(&random::<12>()?)))
+/// The public id of the guest with this secret: 128 bits of a hash, so nothing has to be kept, no two calls can
+/// disagree, and the secret, which nobody can guess, does not follow from it. The words in front make it another
+/// hash than those under which tickets are kept.
+pub(crate) fn guest_user(secret: &str) -> String {
+    let digest = Sha256::new().chain_update("roomcast guest\0").chain_update(secret).finalize();
+    format!("guest-{}", hex(&digest[..16]))
 }
 
 /// A name of so many characters, each of them equally likely of the alphabet: at most 64 ASCII characters.

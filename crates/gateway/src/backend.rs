@@ -1,24 +1,21 @@
-//! Broker and counter behind one circuit breaker: when Redis is away, refusals are quick and clear.
+//! Broker and counter behind circuit breakers, one per server: when Redis is away, refusals are quick and clear, and
+//! when one server of a cluster is, the rooms of the others notice nothing.
 
-use std::{
-    future::Future,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+mod breakers;
 
-use roomcast_core::{
-    breaker::{Breaker, BreakerState},
-    permission::HistoryRules,
-};
+use std::{future::Future, time::Duration};
+
+use roomcast_core::{breaker::BreakerState, permission::HistoryRules};
 use roomcast_counter::{
     Appended, Changes, Counter, CounterError, Current, History, Ingest, Place, Sink, StockItem, Update,
 };
 use roomcast_protocol::{CounterValue, Data, Epoch, ErrorCode, Failure, Offset, Position, RoomName};
 use tokio::time::Instant;
 
+use self::breakers::{Breakers, Verdict};
 use crate::{
-    broker::{Broker, BrokerError, local::LocalBus},
-    config, metrics,
+    broker::{Broker, BrokerError, Owner, local::LocalBus},
+    config,
     random::jitter,
 };
 
@@ -26,6 +23,9 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(250);
 /// And at most: refusing costs nothing, and whoever is told to wait for long is late when all is well again.
 const LONGEST_RETRY: Duration = Duration::from_millis(300);
+
+/// The hash tag of what belongs to the nodes themselves.
+pub const NODES: &str = "nodes";
 
 /// Whether a call that is sent again does no harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,67 +60,85 @@ pub struct Backend {
     pub ingest: Ingest,
     /// What changed.
     pub changes: Changes,
-    breaker: Mutex<Guard>,
-}
-
-#[derive(Debug)]
-struct Guard {
-    breaker: Breaker,
-    /// When a call failed for the last time.
-    failed: Option<Instant>,
+    breakers: Breakers,
 }
 
 impl Backend {
-    /// Puts a breaker in front of them.
+    /// Puts breakers in front of them.
     pub fn new(stores: Stores, breaker: config::Breaker) -> Self {
         let Stores { broker, counter, ingest, changes } = stores;
-        let breaker =
-            Mutex::new(Guard { breaker: Breaker::new(breaker.failures, breaker.open), failed: None });
-        Self { broker, counter, ingest, changes, breaker }
+        Self { broker, counter, ingest, changes, breakers: Breakers::new(breaker) }
     }
 
+    /// The way to what is kept under a key, or under all keys with this hash tag, as a room's name is one: to the one
+    /// server that has it, whose failures say nothing of the others.
+    pub fn at(&self, place: &str) -> At<'_> {
+        At { backend: self, owner: self.broker.owner(place) }
+    }
+
+    /// The worst state of all breakers.
+    pub fn state(&self) -> BreakerState {
+        self.breakers.worst(Instant::now().into_std())
+    }
+
+    /// The state of the breaker before what is kept there.
+    pub fn state_at(&self, place: &str) -> BreakerState {
+        self.breakers.state(&self.broker.owner(place), Instant::now().into_std())
+    }
+}
+
+/// The way to one server.
+#[derive(Debug)]
+pub struct At<'a> {
+    backend: &'a Backend,
+    owner: Owner,
+}
+
+/// What speaks against a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// A call that takes a moment where all is well.
+    Short,
+    /// One that may be slow by itself.
+    Long,
+}
+
+impl At<'_> {
     /// Makes a call if the breaker admits it, and tells the breaker what came of it.
     pub async fn call<T, E: Fault>(
         &self,
         repeat: Repeat,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Failure> {
+        self.guarded(repeat, Work::Short, call).await
+    }
+
+    /// The same for a read whose size has no small bound: that it took too long speaks against the server only while
+    /// the probe over the real path does not vouch for it.
+    pub async fn read<T, E: Fault>(&self, read: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
+        self.guarded(Repeat::Harmless, Work::Long, read).await
+    }
+
+    async fn guarded<T, E: Fault>(
+        &self,
+        repeat: Repeat,
+        work: Work,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        let Backend { broker, breakers, .. } = self.backend;
         let now = || Instant::now().into_std();
-        let admission = self.with_breaker(|Guard { breaker, failed }| {
-            breaker.admit(now()).or_else(|wait| {
-                // The probe over the real path is quicker than our own: it found the broker well after our last failure.
-                let health = self.broker.health();
-                if health.usable && failed.is_some_and(|failed| health.since > failed.into_std()) {
-                    breaker.recovered();
-                    return breaker.admit(now());
-                }
-                Err(wait)
-            })
-        });
-        let admission = admission.map_err(unavailable)?;
+        let health = || broker.health_of(&self.owner);
+        let admission = breakers.admit(&self.owner, now(), health).map_err(unavailable)?;
         let result = call.await;
-        let down = result.as_ref().is_err_and(Fault::is_unavailable);
-        self.with_breaker(|Guard { breaker, failed }| {
-            if down {
-                *failed = Some(Instant::now());
-                breaker.failure(admission, now());
-            } else {
-                breaker.success(admission, now());
-            }
-        });
+        let blame = result.as_ref().err().map_or(Blame::None, Fault::blame);
+        let verdict = match (blame, work) {
+            (Blame::None, _) => Verdict::Well,
+            (Blame::Caller, _) => Verdict::Unknown,
+            (Blame::Server, Work::Long) if health().usable => Verdict::Doubtful,
+            (Blame::Server, _) => Verdict::Failed,
+        };
+        breakers.judge(&self.owner, admission, verdict, now());
         result.map_err(|fault| fault.into_failure(repeat))
-    }
-
-    /// The breaker's state.
-    pub fn state(&self) -> BreakerState {
-        self.with_breaker(|guard| guard.breaker.state(Instant::now().into_std()))
-    }
-
-    fn with_breaker<R>(&self, act: impl FnOnce(&mut Guard) -> R) -> R {
-        let mut guard = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = act(&mut guard);
-        metrics::breaker(guard.breaker.state(Instant::now().into_std()));
-        result
     }
 }
 
@@ -130,29 +148,51 @@ fn unavailable(wait: Duration) -> Failure {
     Failure::retry(ErrorCode::Unavailable, "the broker is unavailable: nothing was applied", retry_ms)
 }
 
+/// Nothing is wrong with the broker: this node has more to ask of it than it takes.
+fn busy() -> Failure {
+    let retry_ms = u64::try_from(jitter(RETRY).as_millis()).unwrap_or(u64::MAX);
+    Failure::retry(ErrorCode::Unavailable, "this node is busy: nothing was applied", retry_ms)
+}
+
 /// Its fate is not known, and a retry might double it: that is no case for `unavailable`.
 fn unknown_fate() -> Failure {
     let message = "the broker did not answer in time: the operation may have been applied; use a key to make a retry safe";
     Failure::new(ErrorCode::Internal, message)
 }
 
+/// Whose failure it is that a call did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Nobody's: the server answered.
+    None,
+    /// The server's: it could not be reached, or did not answer in time.
+    Server,
+    /// This node's own: it has as much under way as it may, and sent nothing.
+    Caller,
+}
+
 /// What the breaker and the client are told of a failed call.
 pub trait Fault {
-    /// Whether the other side could not be reached.
-    fn is_unavailable(&self) -> bool;
+    /// Whose failure it is.
+    fn blame(&self) -> Blame;
     /// The answer to the client.
     fn into_failure(self, repeat: Repeat) -> Failure;
 }
 
 impl Fault for BrokerError {
-    fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Unavailable { .. } => Blame::Server,
+            Self::Busy => Blame::Caller,
+            _ => Blame::None,
+        }
     }
 
     fn into_failure(self, repeat: Repeat) -> Failure {
         match self {
             Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
             Self::Unavailable { .. } => unavailable(RETRY),
+            Self::Busy => busy(),
             Self::KeyReused => {
                 Failure::new(ErrorCode::KeyReused, "this key was already used with another body")
             }
@@ -169,8 +209,12 @@ impl Fault for BrokerError {
 }
 
 impl Fault for CounterError {
-    fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. })
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Unavailable { .. } => Blame::Server,
+            Self::Busy => Blame::Caller,
+            _ => Blame::None,
+        }
     }
 
     fn into_failure(self, repeat: Repeat) -> Failure {
@@ -191,6 +235,7 @@ impl Fault for CounterError {
             Self::UserLimit { .. } | Self::TooMany(_) => Failure::new(ErrorCode::LimitReached, message),
             Self::Unavailable { maybe_applied: true, .. } if repeat == Repeat::Harmful => unknown_fate(),
             Self::Unavailable { .. } => unavailable(RETRY),
+            Self::Busy => busy(),
             Self::Internal(source) => {
                 tracing::error!(%source, "the counter failed");
                 Failure::new(ErrorCode::Internal, "internal error")

@@ -166,6 +166,11 @@ impl Ingest {
         Self::Memory(MemoryIngest::new(rules, clock))
     }
 
+    /// The hash tag of a source's keys.
+    pub fn place(source: &str) -> String {
+        format!("ingest:{source}")
+    }
+
     /// Takes a body in, unless its id is known. The source is 1–64 characters of `[A-Za-z0-9._-]`, the id 1–256.
     ///
     /// Sending the same again is always safe, also after [`CounterError::Unavailable`].

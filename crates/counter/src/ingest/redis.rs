@@ -2,12 +2,12 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use fred::types::{FromValue, Value, scripts::Script};
+use fred::types::{FromValue, Value};
 
 use super::{DeadLetter, Depth, Entry, Fate, IngestRules, Intake, Replayed};
 use crate::{
     CounterError,
-    redis::{Effect, Routed, map_fault, run},
+    redis::{Effect, Routed, Script, map_fault, run},
     secret,
 };
 
@@ -45,15 +45,15 @@ impl fmt::Debug for RedisIngest {
 impl RedisIngest {
     /// Queues on this client, or these.
     pub fn new(client: impl Into<Routed>, prefix: &str, rules: IngestRules) -> Self {
-        let script = |text: &str| Script::from_lua(format!("{COMMON_LUA}{text}"));
+        let script = |name, text: &str| Script::new(name, format!("{COMMON_LUA}{text}"));
         let scripts = Scripts {
-            enqueue: script(include_str!("lua/enqueue.lua")),
-            take: script(include_str!("lua/take.lua")),
-            done: script(include_str!("lua/done.lua")),
-            failed: script(include_str!("lua/failed.lua")),
-            dead: script(include_str!("lua/dead.lua")),
-            replay: script(include_str!("lua/replay.lua")),
-            depth: script(include_str!("lua/depth.lua")),
+            enqueue: script("ingest_enqueue", include_str!("lua/enqueue.lua")),
+            take: script("ingest_take", include_str!("lua/take.lua")),
+            done: script("ingest_done", include_str!("lua/done.lua")),
+            failed: script("ingest_failed", include_str!("lua/failed.lua")),
+            dead: script("ingest_dead", include_str!("lua/dead.lua")),
+            replay: script("ingest_replay", include_str!("lua/replay.lua")),
+            depth: script("ingest_depth", include_str!("lua/depth.lua")),
         };
         Self(Arc::new(Shared { client: client.into(), prefix: prefix.to_owned(), rules, scripts }))
     }
@@ -198,7 +198,7 @@ impl RedisIngest {
     }
 
     fn key(&self, source: &str, what: &str) -> String {
-        format!("{}:{{ingest:{source}}}:{what}", self.0.prefix)
+        format!("{}:{{{}}}:{what}", self.0.prefix, super::Ingest::place(source))
     }
 }
 

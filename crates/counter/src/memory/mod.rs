@@ -84,7 +84,6 @@ struct Shared {
 
 struct State {
     rooms: Expiring<String, Room>,
-    guests: Expiring<String, String>,
     tickets: Expiring<String, String>,
     claims: Claims,
     locks: Locks,
@@ -110,7 +109,6 @@ impl Memory {
         let cap = limits.memory_entries;
         let state = State {
             rooms: Expiring::new(cap),
-            guests: Expiring::new(cap),
             tickets: Expiring::new(cap),
             claims: Claims::new(&limits),
             locks: Locks::new(&limits),
@@ -261,19 +259,7 @@ impl Memory {
         &self.0.limits
     }
 
-    /// The user of the secret, and whether this call made it.
-    pub(crate) fn guest(&self, secret: &str, candidate: String) -> (String, bool) {
-        let (mut state, now) = self.open();
-        let (key, expires) = (secret::digest(secret), now + millis(self.0.limits.guest_ttl));
-        if let Some(user) = state.guests.get(&key, now).cloned() {
-            state.guests.renew(&key, expires);
-            return (user, false);
-        }
-        state.guests.insert(key, candidate.clone(), expires, now);
-        (candidate, true)
-    }
-
-    pub(crate) fn mint_ticket(&self, ticket: &str, grant: &str, ttl: Duration) -> Result<(), CounterError> {
+    pub(crate) fn keep_ticket(&self, ticket: &str, grant: &str, ttl: Duration) -> Result<(), CounterError> {
         let (mut state, now) = self.open();
         if state.tickets.is_full(now) {
             return Err(CounterError::TooMany(Cap::Tickets));
@@ -299,7 +285,6 @@ impl Memory {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = (self.0.clock)();
         state.rooms.sweep(now);
-        state.guests.sweep(now);
         state.tickets.sweep(now);
         (state, now)
     }

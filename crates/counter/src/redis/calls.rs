@@ -2,10 +2,10 @@
 
 use std::{io, time::Duration};
 
-use fred::types::{Value, scripts::Script};
+use fred::types::Value;
 use serde::Deserialize;
 
-use super::script::Scripts;
+use super::script::{Script, Scripts};
 use crate::{
     Cap, Command, Comment, CommentPage, CommentState, CommentsQuery, CounterError, Current, Doc, History,
     HoldState, Limits, Lock, Op, Outcome, Refusal, Restriction, RestrictionKind, Seed, StockItem, Update,

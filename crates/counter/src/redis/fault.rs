@@ -35,6 +35,9 @@ const REFUSALS: [&str; 16] = [
 ];
 
 pub(crate) fn map(error: Error, effect: Effect) -> CounterError {
+    if *error.kind() == ErrorKind::Backpressure {
+        return CounterError::Busy;
+    }
     if is_refusal(&error) || was_never_sent(&error) {
         return CounterError::Unavailable { source: error.into(), maybe_applied: false };
     }
@@ -52,7 +55,7 @@ fn is_refusal(error: &Error) -> bool {
 /// connections lost in the middle of a command. A test provokes the first, so a change of words would show.
 fn was_never_sent(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Backpressure | ErrorKind::Config | ErrorKind::Auth => true,
+        ErrorKind::Config | ErrorKind::Auth => true,
         ErrorKind::Canceled => error.details() == "Connection closed unexpectedly.",
         ErrorKind::Unknown => matches!(
             error.details(),
@@ -106,6 +109,12 @@ mod tests {
     fn what_was_not_sent_was_not_applied() {
         let fail_fast = maybe_applied(ErrorKind::Canceled, "Connection closed unexpectedly.", Effect::Write);
         assert_eq!(fail_fast, Some(false));
+    }
+
+    #[test]
+    fn too_much_at_once_is_no_fault_of_the_store() {
+        let busy = map(Error::new(ErrorKind::Backpressure, "too many commands are in flight"), Effect::Write);
+        assert!(matches!(busy, CounterError::Busy));
     }
 
     #[test]

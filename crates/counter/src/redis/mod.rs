@@ -10,15 +10,15 @@ mod script;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fred::types::{Expiration, FromValue, Value, scripts::Script};
+use fred::types::{Expiration, FromValue, Value};
 
 pub(crate) use fault::{Effect, map as map_fault};
 pub use route::{Route, Routed};
-pub(crate) use script::run;
+pub(crate) use script::{Script, run};
 
 use crate::{
     Command, CommentPage, CommentsQuery, CounterError, Doc, Limits, Lock, LockAct, Op, Outcome, Restriction,
-    RestrictionKind, Seed, StockItem, Swept, Update, Whom, Wish, body,
+    RestrictionKind, Seed, StockItem, Swept, Thing, Update, Whom, Wish, body,
     redis::{calls::Keys, script::Scripts},
     secret,
 };
@@ -193,22 +193,7 @@ impl Redis {
         calls::page(&reply)
     }
 
-    /// The user of the secret, and whether this call made it.
-    pub(crate) async fn guest(
-        &self,
-        secret: &str,
-        candidate: String,
-    ) -> Result<(String, bool), CounterError> {
-        let Shared { client, limits, scripts, prefix } = &*self.0;
-        let keys = vec![format!("{prefix}:guest:{}", secret::digest(secret))];
-        let args: Vec<Value> = vec![candidate.into(), calls::millis(limits.guest_ttl).into()];
-        let (user, created): (String, String) = run(client, &scripts.guest, keys, args)
-            .await
-            .map_err(|error| fault::map(error, Effect::Write))?;
-        Ok((user, created == "1"))
-    }
-
-    pub(crate) async fn mint_ticket(
+    pub(crate) async fn keep_ticket(
         &self,
         ticket: &str,
         grant: &str,
@@ -323,7 +308,7 @@ impl Redis {
             LockAct::Renew { fence, ttl } => ("renew", fence, ttl),
             LockAct::Release { fence } => ("release", fence, Duration::ZERO),
         };
-        let keys = vec![format!("{}:lock:{name}", self.0.prefix)];
+        let keys = vec![self.lock_key(name)];
         let args: Vec<Value> =
             vec![act.into(), owner.into(), fence.to_string().into(), calls::millis(ttl).into()];
         let reply: Vec<String> = self.write(&self.0.scripts.lock, keys, args).await?;
@@ -340,7 +325,7 @@ impl Redis {
         lasts: Duration,
     ) -> Result<u64, CounterError> {
         let field = calls::restriction_field(kind, whom, room);
-        let all = (format!("{}:restrictions", self.0.prefix), field);
+        let all = (self.restrictions_key(), field);
         let of_room = match (whom, room, kind) {
             (Whom::User(user), Some(room), RestrictionKind::Mute) => {
                 Some((self.keys(room).muted(), user.clone()))
@@ -363,7 +348,7 @@ impl Redis {
     }
 
     pub(crate) async fn restrictions(&self) -> Result<Vec<Restriction>, CounterError> {
-        let key = format!("{}:restrictions", self.0.prefix);
+        let key = self.restrictions_key();
         let all: Vec<(String, String)> =
             self.0.client.hgetall(key).await.map_err(|error| fault::map(error, Effect::Read))?;
         all.iter().map(|(field, until)| calls::restriction(field, until)).collect()
@@ -399,12 +384,30 @@ impl Redis {
         format!("{}:stocked", self.0.prefix)
     }
 
+    /// A key that is in the slot of that thing.
+    pub(crate) fn key_of(&self, thing: Thing<'_>) -> String {
+        match thing {
+            Thing::Ticket(ticket) => self.ticket_key(ticket),
+            Thing::Lock(name) => self.lock_key(name),
+            Thing::Restrictions => self.restrictions_key(),
+            Thing::Claims => self.claim_keys().swap_remove(0),
+        }
+    }
+
     fn claim_keys(&self) -> Vec<String> {
         ["names", "owners"].map(|what| format!("{}:{{claims}}:{what}", self.0.prefix)).to_vec()
     }
 
     fn keys<'a>(&'a self, room: &'a str) -> Keys<'a> {
         Keys { prefix: &self.0.prefix, room }
+    }
+
+    fn lock_key(&self, name: &str) -> String {
+        format!("{}:lock:{name}", self.0.prefix)
+    }
+
+    fn restrictions_key(&self) -> String {
+        format!("{}:restrictions", self.0.prefix)
     }
 
     fn ticket_key(&self, ticket: &str) -> String {

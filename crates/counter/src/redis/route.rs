@@ -20,6 +20,12 @@ pub trait Route: Send + Sync {
 
     /// A server said that a slot is not its own any more.
     fn moved(&self) {}
+
+    /// A place among the commands under way, which is free again when it is dropped; none where all are taken. The
+    /// name is for the figures: a command's or a script's.
+    fn begin(&self, _command: &'static str) -> Option<Box<dyn Send>> {
+        Some(Box::new(()))
+    }
 }
 
 impl Route for Client {
@@ -72,6 +78,12 @@ impl Routed {
         self.at(redis_keyslot(key.as_bytes()))
     }
 
+    /// What is over the bound is refused unsent: [`map`](super::fault::map) knows this kind.
+    pub(super) fn begin(&self, command: &'static str) -> Result<Box<dyn Send>, Error> {
+        let busy = || Error::new(ErrorKind::Backpressure, "too many commands are in flight");
+        self.0.begin(command).ok_or_else(busy)
+    }
+
     fn heed<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         if answer.as_ref().is_err_and(|error| error.details().starts_with("MOVED")) {
             self.0.moved();
@@ -79,7 +91,7 @@ impl Routed {
         answer
     }
 
-    /// Sends one command to the server that owns the slot. Boxed: fred's future is large, and sessions hold it.
+    /// Sends one command to the server that owns the slot; its place among those under way is the caller's. Boxed: fred's future is large, and sessions hold it.
     pub(super) async fn custom<R: FromValue>(
         &self,
         name: &'static str,
@@ -92,26 +104,32 @@ impl Routed {
     }
 
     pub(super) async fn hgetall<R: FromValue>(&self, key: String) -> Result<R, Error> {
+        let _underway = self.begin("HGETALL")?;
         self.heed(self.of(&key)?.hgetall(key).await)
     }
 
     pub(super) async fn hget<R: FromValue>(&self, key: String, field: &str) -> Result<R, Error> {
+        let _underway = self.begin("HGET")?;
         self.heed(self.of(&key)?.hget(key, field).await)
     }
 
     pub(super) async fn hmget<R: FromValue>(&self, key: String, fields: Vec<String>) -> Result<R, Error> {
+        let _underway = self.begin("HMGET")?;
         self.heed(self.of(&key)?.hmget(key, fields).await)
     }
 
     pub(super) async fn set_for(&self, key: String, value: &str, expires: Expiration) -> Result<(), Error> {
+        let _underway = self.begin("SET")?;
         self.heed(self.of(&key)?.set(key, value, Some(expires), None, false).await)
     }
 
     pub(super) async fn getdel<R: FromValue>(&self, key: String) -> Result<R, Error> {
+        let _underway = self.begin("GETDEL")?;
         self.heed(self.of(&key)?.getdel(key).await)
     }
 
     pub(super) async fn zadd<R: FromValue>(&self, key: String, score: f64, member: &str) -> Result<R, Error> {
+        let _underway = self.begin("ZADD")?;
         self.heed(self.of(&key)?.zadd(key, None, None, false, false, (score, member)).await)
     }
 }

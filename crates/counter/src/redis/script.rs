@@ -2,7 +2,7 @@
 
 use fred::{
     error::Error,
-    types::{FromValue, Value, scripts::Script},
+    types::{FromValue, Value, scripts},
     util::redis_keyslot,
 };
 
@@ -10,6 +10,18 @@ use super::{ChangeTarget, PublishMode, Routed, log_lua};
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 const STOCK_LUA: &str = include_str!("lua/stock.lua");
+
+/// A script, and the name under which its times are counted.
+pub(crate) struct Script {
+    name: &'static str,
+    script: scripts::Script,
+}
+
+impl Script {
+    pub(crate) fn new(name: &'static str, lua: impl Into<String>) -> Self {
+        Self { name, script: scripts::Script::from_lua(lua.into()) }
+    }
+}
 
 /// Every script of this crate, complete as sent.
 pub(super) struct Scripts {
@@ -33,7 +45,6 @@ pub(super) struct Scripts {
     pub(super) unclaim: Script,
     pub(super) lock: Script,
     pub(super) restrict: Script,
-    pub(super) guest: Script,
     pub(super) restore: Script,
     pub(super) end_room: Script,
 }
@@ -41,33 +52,32 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
         let log = log_lua(mode, changes);
-        let step = |body: &str| Script::from_lua(format!("{log}{ROOM_LUA}{body}"));
-        let stock = |body: &str| step(&format!("{STOCK_LUA}{body}"));
-        let alone = |body: &str| Script::from_lua(format!("{log}{body}"));
+        let step = |name, body: &str| Script::new(name, format!("{log}{ROOM_LUA}{body}"));
+        let stock = |name, body: &str| step(name, &format!("{STOCK_LUA}{body}"));
+        let alone = |name, body: &str| Script::new(name, format!("{log}{body}"));
         Self {
-            like: step(include_str!("lua/like.lua")),
-            count: step(include_str!("lua/count.lua")),
-            comment: step(include_str!("lua/comment.lua")),
-            comments: Script::from_lua(include_str!("lua/comments.lua")),
-            queue: Script::from_lua(include_str!("lua/queue.lua")),
-            moderate: step(include_str!("lua/moderate.lua")),
-            delete_comment: step(include_str!("lua/delete_comment.lua")),
-            upload: step(include_str!("lua/upload.lua")),
-            put: step(include_str!("lua/put.lua")),
-            stock_set: stock(include_str!("lua/stock_set.lua")),
-            stock_read: stock(include_str!("lua/stock_read.lua")),
-            reserve: stock(include_str!("lua/reserve.lua")),
-            settle: stock(include_str!("lua/settle.lua")),
-            sweep: stock(include_str!("lua/sweep.lua")),
-            sweep_take: Script::from_lua(include_str!("lua/sweep_take.lua")),
-            sweep_done: Script::from_lua(include_str!("lua/sweep_done.lua")),
-            claim: alone(include_str!("lua/claim.lua")),
-            unclaim: Script::from_lua(include_str!("lua/unclaim.lua")),
-            lock: alone(include_str!("lua/lock.lua")),
-            restrict: alone(include_str!("lua/restrict.lua")),
-            guest: Script::from_lua(include_str!("lua/guest.lua")),
-            restore: step(include_str!("lua/restore.lua")),
-            end_room: Script::from_lua(include_str!("lua/end_room.lua")),
+            like: step("like", include_str!("lua/like.lua")),
+            count: step("count", include_str!("lua/count.lua")),
+            comment: step("comment", include_str!("lua/comment.lua")),
+            comments: Script::new("comments", include_str!("lua/comments.lua")),
+            queue: Script::new("queue", include_str!("lua/queue.lua")),
+            moderate: step("moderate", include_str!("lua/moderate.lua")),
+            delete_comment: step("delete_comment", include_str!("lua/delete_comment.lua")),
+            upload: step("upload", include_str!("lua/upload.lua")),
+            put: step("put", include_str!("lua/put.lua")),
+            stock_set: stock("stock_set", include_str!("lua/stock_set.lua")),
+            stock_read: stock("stock_read", include_str!("lua/stock_read.lua")),
+            reserve: stock("reserve", include_str!("lua/reserve.lua")),
+            settle: stock("settle", include_str!("lua/settle.lua")),
+            sweep: stock("sweep", include_str!("lua/sweep.lua")),
+            sweep_take: Script::new("sweep_take", include_str!("lua/sweep_take.lua")),
+            sweep_done: Script::new("sweep_done", include_str!("lua/sweep_done.lua")),
+            claim: alone("claim", include_str!("lua/claim.lua")),
+            unclaim: Script::new("unclaim", include_str!("lua/unclaim.lua")),
+            lock: alone("lock", include_str!("lua/lock.lua")),
+            restrict: alone("restrict", include_str!("lua/restrict.lua")),
+            restore: step("restore", include_str!("lua/restore.lua")),
+            end_room: Script::new("end_room", include_str!("lua/end_room.lua")),
         }
     }
 }
@@ -80,9 +90,11 @@ pub(crate) async fn run<R: FromValue>(
     keys: Vec<String>,
     args: Vec<Value>,
 ) -> Result<R, Error> {
+    let Script { name, script } = script;
+    let _underway = client.begin(name)?;
     match send(client, "EVALSHA", Value::String(script.sha1().clone()), keys.clone(), args.clone()).await {
         Err(error) if error.details().starts_with("NOSCRIPT") => {
-            tracing::debug!(script = %script, "the server does not know this script yet: sending it in full");
+            tracing::debug!(name, "the server does not know this script yet: sending it in full");
             let text = script.lua().cloned().map_or(Value::Null, Value::String);
             send(client, "EVAL", text, keys, args).await
         }

@@ -71,8 +71,7 @@ async fn out_of_memory_refuses_the_whole_step() {
     ] {
         assert!(!doubt(stage.one().apply(command("ann", op)).await));
     }
-    assert!(!doubt(stage.one().guest(None).await));
-    assert!(!doubt(stage.one().mint_ticket("grant", Duration::from_secs(9)).await));
+    assert!(!doubt(stage.one().keep_ticket("ticket", "grant", Duration::from_secs(9)).await));
     assert_eq!(stage.one().counters(ROOM, None).await.expect("reads go on"), before);
     stage.client().config_set("maxmemory", "0").await.expect("set");
     assert!(stage.published().await.is_empty());
@@ -123,7 +122,6 @@ async fn without_a_connection_it_fails_at_once_and_certainly() {
     }
     let before = Instant::now();
     assert!(!doubt(node.apply(command("ann", like("p/1", false))).await));
-    assert!(!doubt(node.guest(None).await));
     assert!(!doubt(node.redeem_ticket("t").await));
     assert!(!doubt(node.counters(ROOM, None).await));
     assert!(before.elapsed() < Duration::from_millis(300), "failing fast took {:?}", before.elapsed());
@@ -250,9 +248,7 @@ async fn in_a_cluster_every_step_stays_in_one_slot() {
             node.end_room(name).await.expect("ended");
             assert!(node.counters(name, None).await.expect("read").is_empty());
         }
-        let guest = node.guest(None).await.expect("a guest");
-        assert_eq!(node.guest(Some(&guest.secret)).await.expect("a guest").user, guest.user);
-        let ticket = node.mint_ticket("grant", Duration::from_secs(9)).await.expect("a ticket");
-        assert_eq!(node.redeem_ticket(&ticket).await.expect("read").as_deref(), Some("grant"));
+        node.keep_ticket("ticket", "grant", Duration::from_secs(9)).await.expect("a ticket");
+        assert_eq!(node.redeem_ticket("ticket").await.expect("read").as_deref(), Some("grant"));
     }
 }

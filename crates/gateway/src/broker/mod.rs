@@ -198,6 +198,33 @@ impl Broker {
     pub fn health(&self) -> Health {
         each!(self, broker => broker.health())
     }
+
+    /// Which server has what is kept under this key, or under the keys with this hash tag.
+    pub fn owner(&self, place: &str) -> Owner {
+        match self {
+            Self::Local(_) => Owner::Only,
+            Self::Redis(broker) => broker.owner(place),
+        }
+    }
+
+    /// How one server is, as far as is known; the broker as a whole where it is the only one.
+    pub fn health_of(&self, owner: &Owner) -> Health {
+        match (self, owner) {
+            (Self::Redis(broker), Owner::Server(server)) => broker.health_of(server),
+            _ => self.health(),
+        }
+    }
+}
+
+/// One server behind the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// There is one only, whichever it is at the moment.
+    Only,
+    /// The one of a cluster at this address.
+    Server(Arc<str>),
+    /// None that is known has it.
+    Nobody,
 }
 
 /// How the broker is, as seen from this node.
@@ -375,6 +402,9 @@ pub enum BrokerError {
         /// What happened, without secrets.
         cause: Arc<str>,
     },
+    /// This node has as many commands under way as it may: nothing was sent, and nothing is wrong with the broker.
+    #[error("too many commands are in flight")]
+    Busy,
     /// The key was used with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,

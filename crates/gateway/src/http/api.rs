@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use self::body::{Body, Named, Text};
 use super::{auth, problem::Problem};
 use crate::{
-    backend::Repeat,
+    backend::{NODES, Repeat},
     broker::{Control, Publication},
     metrics,
     node::{Node, unix_ms},
@@ -248,6 +248,7 @@ async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Re
     }
     let control = Control::Disconnect { user, session, ip: ip.map(|ip| ip.to_canonical()) };
     node.backend
+        .at(NODES)
         .call(Repeat::Harmless, node.backend.broker.control(&control))
         .await
         .map_err(Problem::from)?;
@@ -259,6 +260,7 @@ async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
     let report = node.report();
     let nodes = node
         .backend
+        .at(NODES)
         .call(Repeat::Harmless, node.backend.broker.heartbeat(&report))
         .await
         .map_err(Problem::from)?;

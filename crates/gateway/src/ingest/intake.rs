@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use roomcast_counter::Intake;
+use roomcast_counter::{Ingest, Intake};
 use roomcast_protocol::{ErrorCode, Failure};
 use serde::Deserialize;
 use serde_json::json;
@@ -56,10 +56,11 @@ pub(super) async fn take_in(
     let id = id(&headers, body).map_err(refused)?;
     destination(&node, &name, source, body).map_err(|failure| refused(failure.into()))?;
     let queued = node.backend.ingest.enqueue(&name, &id, body);
-    let intake = node.backend.call(Repeat::Harmless, queued).await.map_err(|failure| {
-        metrics::webhook(Webhook::Unavailable);
-        failed(failure)
-    })?;
+    let intake =
+        node.backend.at(&Ingest::place(&name)).call(Repeat::Harmless, queued).await.map_err(|failure| {
+            metrics::webhook(Webhook::Unavailable);
+            failed(failure)
+        })?;
     answer(&node, intake)
 }
 

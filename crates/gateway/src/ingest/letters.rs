@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{Json, body::Bytes, extract::State};
-use roomcast_counter::DeadLetter;
+use roomcast_counter::{DeadLetter, Ingest};
 use roomcast_protocol::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub(super) async fn list(
     known(&node, &source)?;
     let limit = paging.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let read = node.backend.ingest.dead(&source, paging.cursor.as_deref(), limit);
-    let dead = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    let dead = node.backend.at(&Ingest::place(&source)).read(read).await.map_err(Problem::from)?;
     let full = dead.len() == limit as usize;
     let cursor = dead.last().filter(|_| full).map(|last| last.entry.clone());
     let told = |DeadLetter { entry, id, body, reason, attempts, at }: DeadLetter| {
@@ -71,7 +71,12 @@ pub(super) async fn replay(
     }
     // It moves entries: a second call moves what is left, so a lost answer does no harm.
     let moved = node.backend.ingest.replay(&source, which.entries.as_deref(), MAX_REPLAY);
-    let moved = node.backend.call(Repeat::Harmless, moved).await.map_err(Problem::from)?;
+    let moved = node
+        .backend
+        .at(&Ingest::place(&source))
+        .call(Repeat::Harmless, moved)
+        .await
+        .map_err(Problem::from)?;
     node.webhooks.notify_one();
     Ok(Json(json!({ "replayed": moved.replayed, "left": moved.left })))
 }

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state, routing};
 use roomcast_core::permission::Rules;
-use roomcast_counter::{Entry, Failing, Fate, IngestRules};
+use roomcast_counter::{Entry, Failing, Fate, Ingest, IngestRules};
 use roomcast_protocol::{Data, ErrorCode, Failure, RoomName};
 use serde::Deserialize;
 use tokio::{
@@ -81,7 +81,7 @@ pub async fn work(node: Arc<Node>, tasks: TaskTracker) {
             let Ok(free) = workers.clone().acquire_owned().await else { return };
             let most = u32::try_from(workers.available_permits() + 1).unwrap_or(u32::MAX);
             let take = node.backend.ingest.take(source, &node.config.node, most);
-            let entries = match node.backend.call(Repeat::Harmless, take).await {
+            let entries = match node.backend.at(&Ingest::place(source)).call(Repeat::Harmless, take).await {
                 Ok(entries) => entries,
                 Err(error) => {
                     tracing::debug!(error = error.message, "the queue of webhooks can't be read");
@@ -166,9 +166,10 @@ async fn publish(node: &Node, source: &str, entry: &Entry) -> Result<(), (Failin
     let Destination { room, rules, event, data } =
         destination(node, source, settings, &entry.body).map_err(for_good)?;
     let key = Some(format!("ingest:{source}:{}", entry.id));
+    let at = node.backend.at(room.as_str());
     let publication = Publication { room, event, data, from: None, key, history: rules.history };
     let published = node.backend.broker.publish_remembered(&publication, node.config.ingest.remember);
-    match node.backend.call(Repeat::Harmless, published).await {
+    match at.call(Repeat::Harmless, published).await {
         Ok(_) => Ok(()),
         // Its effect stands already, as it was when the source was configured otherwise.
         Err(failure) if failure.code == ErrorCode::KeyReused => {

@@ -158,7 +158,8 @@ pub(crate) async fn publish(
         return Err(Failure::new(ErrorCode::Forbidden, message));
     }
     let repeat = if publication.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
-    let published = node.backend.call(repeat, node.backend.broker.publish(&publication)).await?;
+    let at = node.backend.at(publication.room.as_str());
+    let published = at.call(repeat, node.backend.broker.publish(&publication)).await?;
     let Position { epoch, offset } = published.position;
     Ok(Answer::Published { epoch, offset, duplicate: published.duplicate })
 }
@@ -171,7 +172,7 @@ async fn signal(
     who: &Identity,
 ) -> Result<Answer, Failure> {
     let sent = node.backend.broker.signal(room, event, data, Some(&who.user));
-    node.backend.call(Repeat::Harmless, sent).await?;
+    node.backend.at(room.as_str()).call(Repeat::Harmless, sent).await?;
     Ok(Answer::Empty {})
 }
 
@@ -192,7 +193,7 @@ pub(crate) async fn history(
     range: Range,
 ) -> Result<Answer, Failure> {
     let page =
-        node.backend.call(Repeat::Harmless, node.backend.broker.history(room, &range, rules.history)).await?;
+        node.backend.at(room.as_str()).read(node.backend.broker.history(room, &range, rules.history)).await?;
     Ok(Answer::History { epoch: page.tail.epoch, offset: page.tail.offset, events: page.events })
 }
 
@@ -204,7 +205,7 @@ pub(crate) async fn presence(
     limit: usize,
 ) -> Result<Answer, Failure> {
     let read = node.backend.broker.presence_members(room, cursor, limit);
-    let page = node.backend.call(Repeat::Harmless, read).await?;
+    let page = node.backend.at(room.as_str()).read(read).await?;
     Ok(Answer::Presence {
         connections: page.count.connections,
         users: page.count.users,

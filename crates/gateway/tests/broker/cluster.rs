@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use roomcast_core::breaker::BreakerState;
 use roomcast_gateway::{
+    backend::{Backend, Repeat, Stores},
     broker::{Broker, BrokerError, Feed},
     config,
 };
-use roomcast_protocol::RoomName;
+use roomcast_protocol::{ErrorCode, RoomName};
 
 use crate::{
     contract,
@@ -179,6 +181,69 @@ async fn a_lost_master_costs_the_other_rooms_nothing_and_its_own_come_back() {
     );
 }
 
+/// Silent, not gone: its connections stand, so only the calls that time out tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_master_is_refused_at_once_and_the_other_rooms_notice_nothing() {
+    let cluster = Cluster::start(0).await;
+    let node = cluster.node("a").await;
+    let Broker::Redis(redis) = &node.broker else { panic!("Redis it is") };
+    let limits = roomcast_counter::Limits::default();
+    let counter = roomcast_counter::Redis::with(redis.servers(), "rc", limits, redis.publish_mode());
+    let rules = roomcast_counter::IngestRules::default();
+    let stores = Stores {
+        broker: node.broker.clone(),
+        counter: roomcast_counter::Counter::Redis(counter),
+        ingest: roomcast_counter::Ingest::Redis(roomcast_counter::RedisIngest::new(
+            redis.servers(),
+            "rc",
+            rules,
+        )),
+        changes: roomcast_counter::Changes::Redis(roomcast_counter::RedisChanges::new(
+            redis.servers(),
+            "rc",
+            0,
+        )),
+    };
+    let open = Duration::from_secs(5);
+    let backend = Backend::new(stores, config::Breaker { failures: 3, open });
+    let all: Vec<_> = (0..60).map(|number| room(&format!("event:{number}"))).collect();
+    let home = cluster.owner(&room("nodes"));
+    let victim = all.iter().map(|room| cluster.owner(room)).find(|owner| *owner != home).unwrap();
+    let (lost, healthy): (Vec<_>, Vec<_>) = all.iter().partition(|room| cluster.owner(room) == victim);
+    let publish = async |room: &RoomName| {
+        let publication = numbered(room, 1);
+        backend.at(room.as_str()).call(Repeat::Harmless, backend.broker.publish(&publication)).await
+    };
+    publish(lost[0]).await.unwrap();
+    cluster.servers[victim].signal("STOP");
+    for outcome in futures_util::future::join_all((0..3).map(|_| publish(lost[0]))).await {
+        assert_eq!(outcome.unwrap_err().code, ErrorCode::Unavailable);
+    }
+    let begun = Instant::now();
+    for room in lost.iter().take(10) {
+        let refused = publish(room).await.unwrap_err();
+        assert!(
+            refused.code == ErrorCode::Unavailable && refused.retry_ms.is_some_and(|ms| ms > 0),
+            "{refused:?}"
+        );
+    }
+    let refusals = begun.elapsed() / 10;
+    assert!(refusals < Duration::from_millis(50), "a refusal took {refusals:?}");
+    for room in healthy {
+        publish(room).await.unwrap_or_else(|refused| panic!("{room}: {refused:?}"));
+    }
+    assert_eq!(backend.state(), BreakerState::Open);
+    assert_eq!(backend.state_at("nodes"), BreakerState::Closed);
+    cluster.servers[victim].signal("CONT");
+    let woken = Instant::now();
+    // Sooner than the breaker by itself would ask again: the probe over the real path has found it well.
+    while publish(lost[0]).await.is_err() {
+        assert!(woken.elapsed() < open, "its rooms stay refused");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    eprintln!("a refusal took {refusals:?}, and its rooms were back {:?} after it woke", woken.elapsed());
+}
+
 #[tokio::test]
 async fn a_slot_that_moves_takes_its_rooms_along() {
     let cluster = Cluster::start(0).await;
@@ -251,7 +316,6 @@ async fn counters_publish_where_the_room_is_heard() {
             "{delivery:?}"
         );
     }
-    let ticket = counter.mint_ticket("{}", Duration::from_secs(5)).await.unwrap();
-    assert!(counter.redeem_ticket(&ticket).await.unwrap().is_some());
-    counter.guest(None).await.unwrap();
+    counter.keep_ticket("ticket", "{}", Duration::from_secs(5)).await.unwrap();
+    assert!(counter.redeem_ticket("ticket").await.unwrap().is_some());
 }

@@ -10,8 +10,8 @@ use fred::{
     types::{CustomCommand, FromValue, Value},
     util::redis_keyslot,
 };
-use roomcast_counter::PublishMode;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use roomcast_counter::{PublishMode, Route};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
     fault::{self, Effect},
@@ -51,8 +51,7 @@ impl Commands {
     }
 
     fn permit(&self) -> Result<SemaphorePermit<'_>, BrokerError> {
-        let refused = |_| BrokerError::refused("too many commands are in flight");
-        self.in_flight.try_acquire().map_err(refused)
+        self.in_flight.try_acquire().map_err(|_full| BrokerError::Busy)
     }
 
     /// Sends one command to the server that owns the key.
@@ -141,6 +140,39 @@ impl Commands {
                 pipeline.last().await
             }
         }
+    }
+}
+
+/// The counters' way to the same servers, under the same bound and among the same figures.
+impl Route for Commands {
+    fn client(&self, slot: u16) -> Option<Client> {
+        self.routes.owner(slot)?.commands()
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.mode == PublishMode::Sharded
+    }
+
+    fn moved(&self) {
+        self.routes.look_again();
+    }
+
+    fn begin(&self, command: &'static str) -> Option<Box<dyn Send>> {
+        let permit = self.in_flight.clone().try_acquire_owned().ok()?;
+        Some(Box::new(Underway { command, begun: Instant::now(), _permit: permit }))
+    }
+}
+
+/// A command that is counted while it is under way, and timed when it is done.
+struct Underway {
+    command: &'static str,
+    begun: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        took(self.command, self.begun);
     }
 }
 

@@ -19,9 +19,11 @@ struct State {
     servers: HashMap<Server, One>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct One {
     up: bool,
+    /// Since when `up` is what it is.
+    since: Instant,
     /// When it was last known to be down: only a probe sent after that proves it is up.
     down_at: Option<Instant>,
 }
@@ -38,10 +40,18 @@ impl HealthCell {
         self.lock().health
     }
 
+    /// One server of a cluster, by its address. One that is not known is not usable.
+    pub(super) fn of(&self, server: &str) -> Health {
+        let state = self.lock();
+        let one = state.servers.iter().find(|(known, _)| known.to_string() == server).map(|(_, one)| one);
+        let (usable, since) = one.map_or((false, state.health.since), |one| (one.up, one.since));
+        Health { usable, since, ..state.health }
+    }
+
     /// A server that counts from now on, and whether its connections stand.
     pub(super) fn add(&self, server: &Server, up: bool) {
         let mut state = self.lock();
-        state.servers.insert(server.clone(), One { up, down_at: None });
+        state.servers.insert(server.clone(), One { up, since: Instant::now(), down_at: None });
         state.judge("not yet connected to a server");
     }
 
@@ -56,7 +66,8 @@ impl HealthCell {
     pub(super) fn down(&self, server: &Server, why: &str) {
         let mut state = self.lock();
         let Some(one) = state.servers.get_mut(server) else { return };
-        *one = One { up: false, down_at: Some(Instant::now()) };
+        let now = Instant::now();
+        *one = One { up: false, since: if one.up { now } else { one.since }, down_at: Some(now) };
         state.judge(why);
     }
 
@@ -68,7 +79,9 @@ impl HealthCell {
         state.health.last_lag = Some(lag);
         let Some(one) = state.servers.get_mut(server) else { return };
         if one.down_at.is_none_or(|down| sent > down) {
-            one.up = true;
+            if !one.up {
+                (one.up, one.since) = (true, Instant::now());
+            }
             state.judge("");
         }
     }
@@ -126,6 +139,7 @@ mod tests {
         cell.down(&server(1), "test");
         assert!(!cell.get().usable);
         cell.heard(&server(1), before);
+        assert!(!cell.of("127.0.0.1:1").usable && !cell.of("127.0.0.1:9").usable);
         assert!(!cell.get().usable, "a probe from before the fault proves nothing");
         cell.heard(&server(1), Instant::now() + Duration::from_nanos(1));
         assert!(cell.get().usable);
@@ -139,6 +153,7 @@ mod tests {
         }
         cell.down(&server(1), "test");
         assert!(cell.get().usable);
+        assert_eq!([1, 2].map(|port| cell.of(&format!("127.0.0.1:{port}")).usable), [false, true]);
         cell.down(&server(2), "test");
         assert!(!cell.get().usable);
         cell.remove(&server(1));

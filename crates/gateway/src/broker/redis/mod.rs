@@ -48,8 +48,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    BrokerError, Claim, Control, Feed, Health, Members, NodeReport, Page, PresenceState, PresenceUpdate,
-    Publication, Published, Range,
+    BrokerError, Claim, Control, Feed, Health, Members, NodeReport, Owner, Page, PresenceState,
+    PresenceUpdate, Publication, Published, Range,
     feed::{self, FeedSender},
     payload::{self, Body},
 };
@@ -119,11 +119,11 @@ impl RedisBroker {
         let plan = Plan::new(config)?;
         let mode = if plan.is_cluster() { PublishMode::Sharded } else { PublishMode::Plain };
         let keys = Keys::new(&config.prefix);
-        let routes = Arc::new(Routes::new(mode));
-        let servers = Routed::from(routes.clone() as Arc<dyn Route>);
+        let routes = Arc::new(Routes::new());
+        let commands = Commands::new(routes.clone(), mode, config);
+        let servers = Routed::from(Arc::new(commands.clone()) as Arc<dyn Route>);
         let changes = ChangeTarget::of(&servers, &config.prefix, config.changes);
         let scripts = Arc::new(Scripts::new(mode, &changes));
-        let commands = Commands::new(routes.clone(), mode, config);
         let (sender, receiver) = feed::channel(feed::DEFAULT_FEED_CAPACITY);
         let feed = SharedFeed(Arc::new(Mutex::new(sender)));
         let witnesses = Arc::new(Witnesses::new(Instant::now()));
@@ -181,7 +181,7 @@ impl RedisBroker {
 
     /// The way to the servers, for the counter store and whatever else is in Redis.
     pub fn servers(&self) -> Routed {
-        Routed::from(self.0.context.routes.clone() as Arc<dyn Route>)
+        Routed::from(Arc::new(self.0.commands.clone()) as Arc<dyn Route>)
     }
 
     /// Which channels the nodes subscribe to, for the counter store.
@@ -327,6 +327,23 @@ impl RedisBroker {
     /// See [`super::Broker::health`].
     pub fn health(&self) -> Health {
         self.0.context.health.get()
+    }
+
+    /// See [`super::Broker::owner`].
+    pub fn owner(&self, place: &str) -> Owner {
+        let Context { mode, routes, .. } = &*self.0.context;
+        match mode {
+            PublishMode::Plain => Owner::Only,
+            PublishMode::Sharded => {
+                let owner = routes.owner(redis_keyslot(place.as_bytes()));
+                owner.map_or(Owner::Nobody, |shard| Owner::Server(shard.server.to_string().into()))
+            }
+        }
+    }
+
+    /// See [`super::Broker::health_of`].
+    pub fn health_of(&self, server: &str) -> Health {
+        self.0.context.health.of(server)
     }
 
     async fn tell(&self, channel: String, payload: String) -> Result<(), BrokerError> {

@@ -154,7 +154,7 @@ mod tests {
             max_in_flight: NonZeroUsize::MIN,
             changes: 0,
         };
-        let routes = Arc::new(Routes::new(PublishMode::Plain));
+        let routes = Arc::new(Routes::new());
         let commands = Commands::new(routes.clone(), PublishMode::Plain, &settings);
         let scripts = Arc::new(Scripts::new(PublishMode::Plain, &roomcast_counter::ChangeTarget::Off));
         let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());

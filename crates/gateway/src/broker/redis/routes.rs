@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use fred::clients::Client;
-use roomcast_counter::{PublishMode, Route};
 use tokio::sync::Notify;
 
 use super::shard::Shard;
@@ -22,7 +20,6 @@ pub(super) struct Range {
 
 #[derive(Debug)]
 pub(super) struct Routes {
-    mode: PublishMode,
     /// Ordered by slot, without overlaps.
     ranges: RwLock<Vec<Range>>,
     news: Notify,
@@ -30,8 +27,8 @@ pub(super) struct Routes {
 
 impl Routes {
     /// Routes that lead nowhere yet.
-    pub(super) fn new(mode: PublishMode) -> Self {
-        Self { mode, ranges: RwLock::default(), news: Notify::new() }
+    pub(super) fn new() -> Self {
+        Self { ranges: RwLock::default(), news: Notify::new() }
     }
 
     /// The owner of a slot, if anyone is known to be.
@@ -88,20 +85,5 @@ impl Routes {
     /// Waits for such a sign. Cancel safe.
     pub(super) async fn doubted(&self) {
         self.news.notified().await;
-    }
-}
-
-/// The counter's way to the same servers.
-impl Route for Routes {
-    fn client(&self, slot: u16) -> Option<Client> {
-        self.owner(slot)?.commands()
-    }
-
-    fn is_cluster(&self) -> bool {
-        self.mode == PublishMode::Sharded
-    }
-
-    fn moved(&self) {
-        self.look_again();
     }
 }

@@ -51,10 +51,11 @@ pub(super) async fn read(
     let limit = from.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let wait = Duration::from_millis(from.wait_ms.unwrap_or_default()).min(MAX_WAIT);
     let room = room_wanted(changes, from.room)?;
+    let place = changes.place(room.as_deref());
     let deadline = Instant::now() + wait;
     let page = loop {
         let read = changes.read(room.as_deref(), &after, limit);
-        let page = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+        let page = node.backend.at(&place).read(read).await.map_err(Problem::from)?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !page.changes.is_empty() || !page.complete || left.is_zero() {
             break page;
@@ -131,6 +132,7 @@ pub(super) async fn restore(
     let seed = |Kept { target, counter, value }| Seed { target, counter, value };
     let seeds: Vec<Seed> = counters.into_iter().map(seed).collect();
     let restored = node.backend.counter.restore(room.as_str(), &seeds);
-    let changed = node.backend.call(Repeat::Harmless, restored).await.map_err(Problem::from)?;
+    let changed =
+        node.backend.at(room.as_str()).call(Repeat::Harmless, restored).await.map_err(Problem::from)?;
     Ok(Json(json!({ "changed": changed })))
 }

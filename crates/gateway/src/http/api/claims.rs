@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
-use roomcast_counter::{Lock, Wish};
+use roomcast_counter::{Lock, Thing, Wish};
 use roomcast_protocol::{ErrorCode, Failure, Ok as Answer};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -57,8 +57,9 @@ pub(super) async fn unclaim(
     State(node): State<Arc<Node>>,
     Body(Unclaim { scope, user, name }): Body<Unclaim>,
 ) -> Result<Json<Value>, Problem> {
+    let place = node.backend.counter.place(Thing::Claims);
     let given = node.backend.counter.unclaim(&scope, &user, &name);
-    if node.backend.call(Repeat::Harmless, given).await.map_err(Problem::from)? {
+    if node.backend.at(&place).call(Repeat::Harmless, given).await.map_err(Problem::from)? {
         Ok(Json(json!({})))
     } else {
         Err(Problem::from(Failure::new(ErrorCode::NotFound, "this user has no such name")))
@@ -78,8 +79,9 @@ pub(super) async fn lock(
     State(node): State<Arc<Node>>,
     Body(Acquire { name, owner, ttl_ms }): Body<Acquire>,
 ) -> Result<Json<Value>, Problem> {
+    let place = node.backend.counter.place(Thing::Lock(&name));
     let taken = node.backend.counter.lock(&name, &owner, Duration::from_millis(ttl_ms));
-    held(node.backend.call(Repeat::Harmless, taken).await)
+    held(node.backend.at(&place).call(Repeat::Harmless, taken).await)
 }
 
 #[derive(Deserialize)]
@@ -96,8 +98,9 @@ pub(super) async fn renew(
     State(node): State<Arc<Node>>,
     Body(Renew { name, owner, fence, ttl_ms }): Body<Renew>,
 ) -> Result<Json<Value>, Problem> {
+    let place = node.backend.counter.place(Thing::Lock(&name));
     let renewed = node.backend.counter.renew_lock(&name, &owner, fence, Duration::from_millis(ttl_ms));
-    held(node.backend.call(Repeat::Harmless, renewed).await)
+    held(node.backend.at(&place).call(Repeat::Harmless, renewed).await)
 }
 
 #[derive(Deserialize)]
@@ -113,8 +116,9 @@ pub(super) async fn unlock(
     State(node): State<Arc<Node>>,
     Body(Unlock { name, owner, fence }): Body<Unlock>,
 ) -> Result<Json<Value>, Problem> {
+    let place = node.backend.counter.place(Thing::Lock(&name));
     let given = node.backend.counter.unlock(&name, &owner, fence);
-    node.backend.call(Repeat::Harmless, given).await.map_err(Problem::from)?;
+    node.backend.at(&place).call(Repeat::Harmless, given).await.map_err(Problem::from)?;
     Ok(Json(json!({})))
 }
 

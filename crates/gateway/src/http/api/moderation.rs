@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
-use roomcast_counter::{Op, Outcome, Restriction, RestrictionKind, Whom};
+use roomcast_counter::{Op, Outcome, Restriction, RestrictionKind, Thing, Whom};
 use roomcast_protocol::{ErrorCode, Failure, RoomName};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -14,7 +14,12 @@ use super::{
     rules_of,
 };
 use crate::{
-    backend::Repeat, broker::Control, http::problem::Problem, node::Node, restrictions, session::tasks,
+    backend::{At, NODES, Repeat},
+    broker::Control,
+    http::problem::Problem,
+    node::Node,
+    restrictions,
+    session::tasks,
 };
 
 /// Until somebody lifts it, or a month.
@@ -86,7 +91,7 @@ pub(super) async fn unban(
 /// Every mute and ban.
 pub(super) async fn restrictions(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
     let read = node.backend.counter.restrictions();
-    let all = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    let all = at_list(&node).read(read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "restrictions": all.iter().map(shown).collect::<Vec<_>>() })))
 }
 
@@ -94,7 +99,7 @@ async fn restrict(node: &Node, kind: RestrictionKind, target: Target) -> Result<
     let lasts = Duration::from_millis(target.ttl_ms.unwrap_or(DEFAULT_MS));
     let (whom, room) = whom(node, target)?;
     let kept = node.backend.counter.restrict(kind, &whom, room.as_deref(), lasts);
-    let restriction = node.backend.call(Repeat::Harmless, kept).await.map_err(Problem::from)?;
+    let restriction = at_list(node).call(Repeat::Harmless, kept).await.map_err(Problem::from)?;
     tell(node).await?;
     Ok(Json(shown(&restriction)))
 }
@@ -102,7 +107,7 @@ async fn restrict(node: &Node, kind: RestrictionKind, target: Target) -> Result<
 async fn lift(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {
     let (whom, room) = whom(node, target)?;
     let lifted = node.backend.counter.lift(kind, &whom, room.as_deref());
-    node.backend.call(Repeat::Harmless, lifted).await.map_err(Problem::from)?;
+    at_list(node).call(Repeat::Harmless, lifted).await.map_err(Problem::from)?;
     tell(node).await?;
     Ok(Json(json!({})))
 }
@@ -119,12 +124,17 @@ fn whom(node: &Node, target: Target) -> Result<(Whom, Option<String>), Problem> 
     Ok((whom, target.room.map(|room| room.to_string())))
 }
 
+/// The way to the list.
+fn at_list(node: &Node) -> At<'_> {
+    node.backend.at(&node.backend.counter.place(Thing::Restrictions))
+}
+
 /// Tells every node, and holds this one to it before the answer.
 async fn tell(node: &Node) -> Result<(), Problem> {
     let told = node.backend.broker.control(&Control::Restrictions);
-    node.backend.call(Repeat::Harmless, told).await.map_err(Problem::from)?;
+    node.backend.at(NODES).call(Repeat::Harmless, told).await.map_err(Problem::from)?;
     let read = restrictions::reread_and_enforce(node);
-    node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)
+    at_list(node).read(read).await.map_err(Problem::from)
 }
 
 fn shown(restriction: &Restriction) -> Value {

@@ -50,10 +50,11 @@ pub(super) async fn snapshot(
 ) -> Result<Json<Value>, Problem> {
     let (room, rules) = room_of(&node, &name)?;
     let backend = &node.backend;
-    let log = backend.call(Repeat::Harmless, backend.broker.history(&room, &Range::Recent(0), rules.history));
-    let members = backend.call(Repeat::Harmless, backend.broker.presence_members(&room, None, 1));
-    let counters = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
-    let stock = backend.call(Repeat::Harmless, backend.counter.stock(room.as_str()));
+    let at = backend.at(room.as_str());
+    let log = at.read(backend.broker.history(&room, &Range::Recent(0), rules.history));
+    let members = at.read(backend.broker.presence_members(&room, None, 1));
+    let counters = at.read(backend.counter.counters(room.as_str(), None));
+    let stock = at.read(backend.counter.stock(room.as_str()));
     let (log, members, counters, stock) =
         tokio::try_join!(log, members, counters, stock).map_err(Problem::from)?;
     Ok(Json(json!({
@@ -70,9 +71,10 @@ pub(super) async fn snapshot(
 pub(super) async fn end(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
-    backend.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
+    let at = backend.at(room.as_str());
+    at.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
     let ended = backend.broker.end_room(&room, "the room was ended");
-    let position = backend.call(Repeat::Harmless, ended).await.map_err(Problem::from)?;
+    let position = at.call(Repeat::Harmless, ended).await.map_err(Problem::from)?;
     Ok(Json(json!({ "epoch": position.epoch, "offset": position.offset })))
 }
 
@@ -130,7 +132,7 @@ pub(super) async fn counters(
     let (room, _) = room_of(&node, &name)?;
     let targets: Option<Vec<String>> = query.targets.map(|list| list.split(',').map(str::to_owned).collect());
     let read = node.backend.counter.counters(room.as_str(), targets.as_deref());
-    let updates = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    let updates = node.backend.at(room.as_str()).read(read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "counters": values(updates) })))
 }
 
@@ -157,7 +159,7 @@ pub(super) async fn comments(
         None => seen(&node, &room, query, limit).await,
         Some("pending") => {
             let read = node.backend.counter.queue(room.as_str(), query.cursor.as_deref(), limit);
-            node.backend.call(Repeat::Harmless, read).await
+            node.backend.at(room.as_str()).read(read).await
         }
         Some(_) => Err(Failure::new(ErrorCode::BadFrame, "state can be `pending`")),
     };
@@ -168,7 +170,7 @@ async fn seen(node: &Node, room: &RoomName, query: Comments, limit: u32) -> Resu
     let viewer = query.user.map_or(Viewer::Admin, Viewer::User);
     let query = CommentsQuery { target: query.target, viewer, cursor: query.cursor, limit };
     let read = node.backend.counter.comments(room.as_str(), query);
-    node.backend.call(Repeat::Harmless, read).await
+    node.backend.at(room.as_str()).read(read).await
 }
 
 fn page_of(page: CommentPage) -> Value {

@@ -55,6 +55,6 @@ pub(super) async fn offer(
 pub(super) async fn read(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let read = node.backend.counter.stock(room.as_str());
-    let items = node.backend.call(Repeat::Harmless, read).await.map_err(Problem::from)?;
+    let items = node.backend.at(room.as_str()).read(read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "items": items.iter().map(stock_item).collect::<Vec<_>>() })))
 }

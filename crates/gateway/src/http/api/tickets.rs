@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Extension, Json, extract::State};
 use roomcast_core::permission::Role;
+use roomcast_counter::{Thing, new_ticket};
 use roomcast_protocol::ErrorCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::Body;
 use crate::{
-    backend::Repeat,
+    backend::{Fault, Repeat},
     http::{auth::Caller, problem::Problem},
     node::{Node, unix_ms},
     session::tasks::Grant,
@@ -57,7 +58,10 @@ pub(super) async fn mint(
     let grant = Grant { sub: order.sub, role: order.role, rooms: order.rooms, expires_at };
     let grant =
         serde_json::to_string(&grant).map_err(|_| Problem::new(ErrorCode::Internal, "internal error"))?;
-    let minted = node.backend.counter.mint_ticket(&grant, Duration::from_millis(ttl_ms));
-    let ticket = node.backend.call(Repeat::Harmless, minted).await.map_err(Problem::from)?;
+    let counter = &node.backend.counter;
+    let ticket = new_ticket().map_err(|error| Problem::from(error.into_failure(Repeat::Harmless)))?;
+    let kept = counter.keep_ticket(&ticket, &grant, Duration::from_millis(ttl_ms));
+    let at = node.backend.at(&counter.place(Thing::Ticket(&ticket)));
+    at.call(Repeat::Harmless, kept).await.map_err(Problem::from)?;
     Ok(Json(json!({ "ticket": ticket, "expires_at": now + ttl_ms })))
 }

@@ -9,6 +9,7 @@ use roomcast_core::{
     permission::{Identity, Role, RoomPatterns},
     permits::CONNECTIONS_RETRY,
 };
+use roomcast_counter::Thing;
 use roomcast_protocol::{CloseCode, Connect, Connected, ErrorCode, Failure, LimitsInfo, Ok as Answer};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use super::{Change, Done};
 use crate::{
     admission,
     auth::AuthError,
-    backend::Repeat,
+    backend::{Fault, Repeat},
     conn::Conn,
     node::{Node, now, unix_ms},
     random::jitter,
@@ -121,8 +122,8 @@ async fn identify(node: &Node, connect: Connect) -> Result<Known, Refused> {
         },
         Connect { ticket: Some(ticket), .. } => redeem(node, &ticket).await,
         Connect { guest, .. } if node.config.auth.guests => {
-            let found = node.backend.counter.guest(guest.as_deref());
-            let guest = node.backend.call(Repeat::Harmless, found).await?;
+            let guest = roomcast_counter::guest(guest.as_deref())
+                .map_err(|error| error.into_failure(Repeat::Harmless))?;
             let who = Identity { user: guest.user.as_str().into(), role: Role::Guest, rooms: None };
             Ok(Known { who, expires_at: None, secret: Some(guest.secret) })
         }
@@ -136,9 +137,11 @@ async fn identify(node: &Node, connect: Connect) -> Result<Known, Refused> {
 async fn redeem(node: &Node, ticket: &str) -> Result<Known, Refused> {
     let invalid = || Failure::new(ErrorCode::InvalidToken, "the ticket is unknown, used or expired");
     // A lost answer may have used it up; then a second try tells so.
+    let counter = &node.backend.counter;
     let grant = node
         .backend
-        .call(Repeat::Harmless, node.backend.counter.redeem_ticket(ticket))
+        .at(&counter.place(Thing::Ticket(ticket)))
+        .call(Repeat::Harmless, counter.redeem_ticket(ticket))
         .await?
         .ok_or_else(invalid)?;
     let grant: Grant = serde_json::from_str(&grant).map_err(|_| invalid())?;

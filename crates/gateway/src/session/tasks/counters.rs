@@ -1,7 +1,7 @@
 //! Counter operations: from the words of the wire to those of the counter crate, and back.
 
 use roomcast_core::permission::Rules;
-use roomcast_counter::{Command, Decision, History, Op as CounterOp, Outcome, UploadState, Wish};
+use roomcast_counter::{Command, Decision, History, Op as CounterOp, Outcome, Thing, UploadState, Wish};
 use roomcast_protocol::{Data, ErrorCode, Failure, Ok as Answer, Op, OpKind, RoomName};
 
 use crate::{backend::Repeat, node::Node, random};
@@ -61,7 +61,7 @@ pub(crate) async fn apply(
         epoch_candidate: random::epoch(),
         op,
     };
-    node.backend.call(repeat, node.backend.counter.apply(command)).await
+    node.backend.at(room.as_str()).call(repeat, node.backend.counter.apply(command)).await
 }
 
 /// Claims a name for a user, or a generated one.
@@ -71,13 +71,15 @@ pub(crate) async fn claim(node: &Node, scope: String, user: &str, wish: &Wish) -
         Wish::Generate { key: None, .. } => Repeat::Harmful,
         Wish::Generate { .. } | Wish::Name(_) => Repeat::Harmless,
     };
-    let name = node.backend.call(repeat, node.backend.counter.claim(&scope, user, wish)).await?;
+    let counter = &node.backend.counter;
+    let at = node.backend.at(&counter.place(Thing::Claims));
+    let name = at.call(repeat, counter.claim(&scope, user, wish)).await?;
     Ok(Answer::Claimed { scope, name })
 }
 
 async fn doc(node: &Node, room: &RoomName, doc: &str) -> Result<Answer, Failure> {
     let read = node.backend.counter.doc(room.as_str(), doc);
-    let doc = node.backend.call(Repeat::Harmless, read).await?;
+    let doc = node.backend.at(room.as_str()).call(Repeat::Harmless, read).await?;
     let doc = doc.ok_or_else(|| Failure::new(ErrorCode::NotFound, "there is no such document"))?;
     let value =
         Data::parse(&doc.value).map_err(|_| Failure::new(ErrorCode::Internal, "the document is damaged"))?;

@@ -71,11 +71,12 @@ async fn try_join(
     let seat = entered.map_err(|_full| full())?;
     // A room that was empty was one that could be given up.
     worker.note_idle();
-    node.backend.call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
+    node.backend.at(room.as_str()).call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
     let backend = &node.backend;
+    let at = backend.at(room.as_str());
     let page = past(node, room, rules, since.as_ref(), *recent);
-    let counts = backend.call(Repeat::Harmless, backend.counter.counters(room.as_str(), None));
+    let counts = at.read(backend.counter.counters(room.as_str(), None));
     let presence = async {
         match counted {
             Some(counted) => counted.await.unwrap_or_else(|_| node.presence.local(room)),
@@ -149,9 +150,8 @@ async fn past(
     recent: usize,
 ) -> Result<Page, Failure> {
     let broker = &node.backend.broker;
-    let read = async |range: Range| {
-        node.backend.call(Repeat::Harmless, broker.history(room, &range, rules.history)).await
-    };
+    let at = node.backend.at(room.as_str());
+    let read = async |range: Range| at.read(broker.history(room, &range, rules.history)).await;
     let Some(since) = since else { return read(Range::Recent(recent)).await };
     let mut whole = read(Range::Since(since.clone(), MAX_PAGE)).await?;
     let size = |events: &[Event]| events.iter().map(|event| event.data.as_str().len()).sum::<usize>();
