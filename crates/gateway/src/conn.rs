@@ -16,7 +16,8 @@ use std::{
 
 use bytes::Bytes;
 use roomcast_core::rooms::{MemberId, RoomId};
-use roomcast_protocol::{CloseCode, Codec, RoomName, close_frame};
+use roomcast_protocol::{CloseCode, Codec, PushClass, RoomName, close_frame};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::{
@@ -26,6 +27,13 @@ use crate::{
 };
 
 const SLICES: usize = 32;
+/// What the kernel may keep unsent for one socket: on a fast network it would be four times as much, for each slow
+/// reader. What is on its way to the reader does not count, so a fast one is not slowed down.
+const KERNEL_UNSENT: u32 = 1024 * 1024;
+/// A send buffer that has grown so far is not touched: setting it could only make it smaller.
+const LARGE_BUFFER: usize = 384 * 1024;
+/// What the kernel adds to each byte that it keeps, at the worst: it counts whole pages and headers.
+const KERNEL_OVERHEAD: usize = 4;
 
 /// A place in a room.
 #[derive(Debug, Clone)]
@@ -92,6 +100,9 @@ impl fmt::Debug for Conn {
 impl Conn {
     /// Wraps an upgraded stream.
     pub fn new(id: Arc<str>, ip: IpAddr, codec: Codec, stream: TcpStream, caps: OutboxCaps) -> Self {
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT) {
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set");
+        }
         Self {
             id,
             ip,
@@ -182,6 +193,12 @@ impl Conn {
         }
     }
 
+    /// Sends so many frames in a row that the client asked for: one of its answers, as far as bounds go.
+    pub fn send_page(&self, page: Bytes, frames: usize) {
+        metrics::sent(PushClass::MustDeliver, frames.saturating_sub(1) as u64, 0);
+        self.send(Item::answer(page));
+    }
+
     /// Queues bytes that the WebSocket layer made itself (a pong, the echo of a close).
     pub fn send_control(&self, bytes: &[u8]) {
         self.send(Item::answer(Bytes::copy_from_slice(bytes)));
@@ -200,6 +217,24 @@ impl Conn {
         outbox.push_last(close_frame(code));
         drop(outbox);
         self.wake();
+    }
+
+    /// Has the kernel take what still waits, whether the other side reads or not: the end of the frame that is on the
+    /// wire, and the reason for the close.
+    pub fn make_room_below(&self) {
+        let waiting = self.outbox.borrow().len_bytes();
+        let socket = SockRef::from(&self.stream);
+        let made = socket.set_tcp_notsent_lowat(u32::MAX).and_then(|()| {
+            let size = socket.send_buffer_size()?;
+            if size >= LARGE_BUFFER {
+                return Ok(());
+            }
+            // The kernel doubles what it is given, and cuts it to its own maximum.
+            socket.set_send_buffer_size(size.max(size / 2 + waiting * KERNEL_OVERHEAD))
+        });
+        if let Err(error) = made {
+            tracing::debug!(%error, "no room could be made for a slow reader's close frame");
+        }
     }
 
     /// Tells the session to do something. The first close stands; a `goaway` is sent before it.

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use roomcast_core::{
     limits::Cap,
     rooms::{MemberId, Room, RoomFull, RoomId, RoomRules, RoomTable},
@@ -65,6 +66,15 @@ pub struct Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overrun;
 
+/// Whether a page of the past is the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// Another is to be read.
+    Follows,
+    /// The log ended with it.
+    Ends,
+}
+
 /// One worker's rooms.
 #[derive(Debug)]
 pub struct Hub {
@@ -102,6 +112,9 @@ enum Lane {
     Joining(Vec<Delivery>),
     /// More came than is kept.
     Overrun,
+    /// The join is answered, but the past is still on its way, page after page. Events are in the log and will be
+    /// read from there; while the last page may be in work, they are kept.
+    CatchingUp(Option<Vec<Delivery>>),
     /// One by one, from this position on.
     Trailing(Position),
     /// With all others; the last block it got.
@@ -182,17 +195,18 @@ impl Hub {
         let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
         let guarded = room.state.guarded;
         let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
-        let kept = match std::mem::replace(&mut seated.lane, Lane::Overrun) {
-            Lane::Joining(kept) => kept,
-            Lane::Overrun | Lane::Trailing(_) | Lane::Sharing(_) => return Err(Overrun),
+        let kept = match &mut seated.lane {
+            Lane::Joining(kept) | Lane::CatchingUp(Some(kept)) => std::mem::take(kept),
+            Lane::Overrun | Lane::CatchingUp(None) | Lane::Trailing(_) | Lane::Sharing(_) => {
+                return Err(Overrun);
+            }
         };
         let conn = seated.conn.clone();
         let mut seen = tail;
         if let Some(reply) = reply {
             conn.send(reply);
         }
-        let is_told = |push: &Push| matches!(push, Push::Count { value, .. } if told(value));
-        for delivery in kept.iter().filter(|delivery| !is_told(delivery.push.push())) {
+        for delivery in kept.iter().filter(|delivery| !is_told(delivery, &told)) {
             send_apart(&conn, delivery, &mut seen, guarded);
         }
         seated.lane = Lane::Trailing(seen.clone());
@@ -202,6 +216,58 @@ impl Hub {
         promote(room);
         self.mark(seat.room);
         Ok(())
+    }
+
+    /// Answers a join whose past is too much for one answer: the rest is to follow with [`Hub::send_past`]. What is no
+    /// event goes out from here on; events are read from the log.
+    pub fn begin_past(
+        &mut self,
+        seat: &Seat,
+        reply: Option<Item>,
+        told: impl Fn(&CounterValue) -> bool,
+    ) -> Result<(), Overrun> {
+        let Some(room) = self.table.room_mut(seat.room) else { return Err(Overrun) };
+        let guarded = room.state.guarded;
+        let Some(seated) = room.member_mut(seat.member) else { return Err(Overrun) };
+        let Lane::Joining(kept) = std::mem::replace(&mut seated.lane, Lane::CatchingUp(None)) else {
+            return Err(Overrun);
+        };
+        let conn = seated.conn.clone();
+        if let Some(reply) = reply {
+            conn.send(reply);
+        }
+        let news = |delivery: &&Delivery| matches!(delivery.place, Place::None) && !is_told(delivery, &told);
+        if !has_ended(&conn, guarded) {
+            kept.iter().filter(news).for_each(|delivery| send_one(&conn, delivery));
+        }
+        Ok(())
+    }
+
+    /// Keeps the events that come from here on: the page that is about to be read may be the last. False where the
+    /// seat is not catching up any more.
+    pub fn expect_last_page(&mut self, seat: &Seat) -> bool {
+        let seated = self.table.room_mut(seat.room).and_then(|room| room.member_mut(seat.member));
+        match seated.map(|seated| &mut seated.lane) {
+            Some(Lane::CatchingUp(kept)) => {
+                *kept = Some(Vec::new());
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends one page of the past, frames in a row. `more` follows it.
+    pub fn send_past(&mut self, seat: &Seat, page: Bytes, frames: usize, more: More) {
+        let Some(room) = self.table.room_mut(seat.room) else { return };
+        let guarded = room.state.guarded;
+        let Some(seated) = room.member_mut(seat.member) else { return };
+        if let (Lane::CatchingUp(kept), More::Follows) = (&mut seated.lane, more) {
+            // While a slow client takes this page nothing is kept for it.
+            *kept = None;
+        }
+        if !has_ended(&seated.conn, guarded) {
+            seated.conn.send_page(page, frames);
+        }
     }
 
     /// Takes a connection's seat away; what was delivered to the room before goes out to it first.
@@ -227,6 +293,13 @@ impl Hub {
             match &mut seated.lane {
                 Lane::Joining(kept) if kept.len() < MAX_JOIN_BUFFER => kept.push(delivery.clone()),
                 Lane::Joining(_) => seated.lane = Lane::Overrun,
+                Lane::CatchingUp(_) if matches!(delivery.place, Place::None) => {
+                    if !has_ended(&seated.conn, guarded) {
+                        send_one(&seated.conn, &delivery);
+                    }
+                }
+                Lane::CatchingUp(Some(kept)) if kept.len() < MAX_JOIN_BUFFER => kept.push(delivery.clone()),
+                Lane::CatchingUp(kept) => *kept = None,
                 Lane::Trailing(seen) => {
                     let conn = seated.conn.clone();
                     send_apart(&conn, &delivery, seen, guarded);
@@ -360,9 +433,14 @@ fn is_after(position: &Position, seen: Option<&Position>) -> bool {
     seen.is_none_or(|seen| seen.epoch != position.epoch || seen.offset < position.offset)
 }
 
+/// Whether the answer to a join has told this count already.
+fn is_told(delivery: &Delivery, told: impl Fn(&CounterValue) -> bool) -> bool {
+    matches!(delivery.push.push(), Push::Count { value, .. } if told(value))
+}
+
 /// Sends one push to one member, where it is news to it and, in a guarded room, its token still holds.
 fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position, guarded: bool) {
-    if guarded && conn.expires.get().is_some_and(|at| at <= Instant::now()) {
+    if has_ended(conn, guarded) {
         return;
     }
     match &delivery.place {
@@ -370,6 +448,15 @@ fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position, guarded: bo
         Place::Event(position) | Place::Reset(position) => *seen = position.clone(),
         Place::None => {}
     }
+    send_one(conn, delivery);
+}
+
+/// Whether the room is guarded and the member's token holds no more.
+fn has_ended(conn: &Conn, guarded: bool) -> bool {
+    guarded && conn.expires.get().is_some_and(|at| at <= Instant::now())
+}
+
+fn send_one(conn: &Conn, delivery: &Delivery) {
     if let Some(bytes) = block::frame(&delivery.push, conn.codec) {
         conn.send(Item::push(bytes, &delivery.push));
     }

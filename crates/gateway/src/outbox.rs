@@ -121,6 +121,11 @@ impl Outbox {
         self.queue.is_empty()
     }
 
+    /// All bytes that wait.
+    pub fn len_bytes(&self) -> usize {
+        self.queue.iter().map(|item| item.bytes.len()).sum()
+    }
+
     /// Whether an answer waits.
     pub fn owes_answers(&self) -> bool {
         self.frames < self.queue.len()

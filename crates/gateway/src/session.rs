@@ -4,7 +4,7 @@
 pub mod io;
 pub(crate) mod tasks;
 
-use std::{future::Future, pin::Pin, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 
 use self::{
     io::Wire,
-    tasks::{Change, Done},
+    tasks::{Change, Done, Work},
 };
 use crate::{
     admission::Admission,
@@ -36,12 +36,11 @@ use crate::{
 
 /// How long a socket that is being closed may take to drain and to say goodbye.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// The same for one that is closed because it reads slowly: it is to learn why.
+/// The same for one that is closed because it reads slowly. The kernel has the close frame then, and goes on trying to
+/// deliver it for a while after the socket is let go.
 const SLOW_GRACE: Duration = Duration::from_secs(10);
 /// tungstenite's own read buffer; the scratch behind it does the reading.
 const READ_BUFFER: usize = 512;
-
-type Work = Pin<Box<dyn Future<Output = Done>>>;
 
 /// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
 pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
@@ -127,12 +126,12 @@ impl Driver {
                     Err(_broken) => return None,
                 },
                 () = &mut timer => {
-                    if let Some(code) = self.on_time() {
+                    if let Some(code) = self.on_time(work.is_some()) {
                         return Some(code);
                     }
                 }
-                done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } } => {
-                    work = None;
+                mut done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } } => {
+                    work = done.rest.take();
                     if let Some(code) = self.on_done(done) {
                         return Some(code);
                     }
@@ -224,7 +223,7 @@ impl Driver {
         done.close
     }
 
-    fn on_time(&mut self) -> Option<CloseCode> {
+    fn on_time(&mut self, working: bool) -> Option<CloseCode> {
         while let Some(due) = self.session.on_timeout(now().instant) {
             match due {
                 Due::Ping => {
@@ -240,6 +239,15 @@ impl Driver {
                 Due::Close(CloseCode::PingTimeout) if self.conn.drained_bytes() > self.drained => {
                     self.drained = self.conn.drained_bytes();
                     self.session.heard();
+                }
+                // Nothing waits for it and it is not read: it is this node that is busy with what it asked for.
+                Due::Close(CloseCode::PingTimeout) if working && self.conn.is_drained() => {
+                    self.session.heard()
+                }
+                // It took nothing of what waits for it.
+                Due::Close(CloseCode::PingTimeout) if !self.conn.is_drained() => {
+                    metrics::slow_consumer();
+                    return Some(CloseCode::SlowConsumer);
                 }
                 Due::Close(code) => return Some(code),
             }
@@ -265,6 +273,9 @@ impl Driver {
     async fn say_goodbye(self, code: Option<CloseCode>) {
         if let Some(code) = code {
             self.conn.send_close(code);
+        }
+        if code == Some(CloseCode::SlowConsumer) {
+            self.conn.make_room_below();
         }
         let goodbye = async {
             self.conn.drained().await?;

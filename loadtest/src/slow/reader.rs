@@ -5,7 +5,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,8 +25,8 @@ use crate::{
 
 /// The close code of a slow consumer.
 const SLOW_CONSUMER: u16 = 4001;
-/// Who has not come upon its end so long after the round was not closed.
-const CATCH_UP: Duration = Duration::from_secs(3);
+/// Who does not stand where the room stood so long after the round's end has not caught up.
+const CATCH_UP: Duration = Duration::from_secs(30);
 /// Before somebody who was closed comes back.
 const COME_BACK: Duration = Duration::from_secs(1);
 
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     start: Instant,
     phase: AtomicU8,
     latencies: [Mutex<Histogram<u64>>; 3],
+    /// The room's last offset, as its publisher was told.
+    tail: AtomicU64,
     /// Tells the readers that keep up that the run is over.
     pub(super) stop: CancellationToken,
 }
@@ -57,6 +59,7 @@ impl Shared {
             start: Instant::now(),
             phase: AtomicU8::new(Phase::Between as u8),
             latencies: std::array::from_fn(|_| Mutex::new(report::histogram())),
+            tail: AtomicU64::new(0),
             stop: CancellationToken::new(),
         }
     }
@@ -68,6 +71,10 @@ impl Shared {
 
     pub(super) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn published(&self, offset: u64) {
+        self.tail.fetch_max(offset, Ordering::Relaxed);
     }
 
     pub(super) fn latency(&self, phase: Phase) -> Histogram<u64> {
@@ -112,18 +119,29 @@ pub(super) async fn fast(mut client: Client, offset: u64, shared: Arc<Shared>) -
 }
 
 fn glance(message: &Message, event: impl FnOnce(u64, &crate::fanout::tally::Stamp)) -> Result<(), String> {
+    match push(message, event)? {
+        Some(_reset) => Err("the room was reset".to_owned()),
+        None => Ok(()),
+    }
+}
+
+/// Reads a push; answers where a reset says that the room stands.
+fn push(
+    message: &Message,
+    event: impl FnOnce(u64, &crate::fanout::tally::Stamp),
+) -> Result<Option<u64>, String> {
     let glance: Glance<'_> = match message {
         Message::Text(text) => serde_json::from_str(text).map_err(|error| error.to_string())?,
         Message::Binary(bytes) => rmp_serde::from_slice(bytes).map_err(|error| error.to_string())?,
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     match glance {
         Glance { push: Some(push), offset: Some(offset), data: Some(stamp) } if push == "event" => {
             event(offset, &stamp);
-            Ok(())
+            Ok(None)
         }
-        Glance { push: Some(push), .. } if push == "reset" => Err("the room was reset".to_owned()),
-        _ => Ok(()),
+        Glance { push: Some(push), offset, .. } if push == "reset" => Ok(offset),
+        _ => Ok(None),
     }
 }
 
@@ -140,27 +158,31 @@ pub(super) struct Plan {
 /// What a slow reader hands back.
 #[derive(Debug, Default)]
 pub(super) struct Slow {
-    /// Closed for being slow.
+    /// Closed for being slow, and told so.
     pub(super) closed: u64,
+    /// Ended without a word.
+    pub(super) ended_untold: u64,
     pub(super) closed_otherwise: u64,
     pub(super) recovered: u64,
     pub(super) beyond_history: u64,
     /// Offsets that did not follow the one before.
     pub(super) broken: u64,
+    /// Stood, after the round, where the room stood at its end.
+    pub(super) caught_up: u64,
     pub(super) failure: Option<String>,
 }
 
 impl Plan {
-    pub(super) async fn open(&self) -> Result<Client, ClientError> {
+    async fn open(&self) -> Result<Client, ClientError> {
         let connected = Client::connect(&self.target, self.codec, self.source, Identity::guest()).await;
         connected.map(|(client, _)| client)
     }
 }
 
-/// Joins, reads too slowly, is closed, comes back for what it missed, until the round is over.
-pub(super) async fn slow(plan: Plan, client: Client, over: CancellationToken) -> Slow {
+/// Joins, reads too slowly, is closed, comes back for what it missed, until the round is over and it has everything.
+pub(super) async fn slow(plan: Plan, shared: Arc<Shared>, over: CancellationToken) -> Slow {
     let mut seen = Slow::default();
-    if let Err(error) = live(&plan, client, &over, &mut seen).await {
+    if let Err(error) = live(&plan, &shared, &over, &mut seen).await {
         seen.failure = Some(error.to_string());
     }
     seen
@@ -168,36 +190,42 @@ pub(super) async fn slow(plan: Plan, client: Client, over: CancellationToken) ->
 
 async fn live(
     plan: &Plan,
-    mut client: Client,
+    shared: &Shared,
     over: &CancellationToken,
     seen: &mut Slow,
 ) -> Result<(), ClientError> {
+    let mut client = plan.open().await?;
     let mut joined = client.join(&plan.room, None).await?;
+    let mut epoch = joined.epoch.clone();
     let mut last = joined.offset.0;
-    let mut ended = None;
+    let mut goal = None;
     loop {
         let closed = loop {
-            // After its round it reads as fast as it can: what is left in the buffers on the way, and then the end.
+            // After its round it reads as fast as it can, until it has what was published up to then.
             let message = if over.is_cancelled() {
-                let until = *ended.get_or_insert_with(|| Instant::now() + CATCH_UP);
-                let left = until.saturating_duration_since(Instant::now());
-                match timeout(left, client.message()).await {
-                    Ok(message) => message,
-                    Err(_still_open) => {
-                        client.close().await;
-                        return Ok(());
-                    }
+                let (until, tail) = *goal
+                    .get_or_insert_with(|| (Instant::now() + CATCH_UP, shared.tail.load(Ordering::Relaxed)));
+                if last >= tail {
+                    seen.caught_up += 1;
+                    client.close().await;
+                    return Ok(());
                 }
+                let left = until.saturating_duration_since(Instant::now());
+                timeout(left, client.message()).await.map_err(|_| ClientError::Timeout(CATCH_UP))?
             } else {
                 client.message().await
             };
             match message {
+                // A frame that can't be read is found by those who keep up.
                 Ok(message) => {
-                    // A frame that can't be read is found by those who keep up.
-                    let _unreadable = glance(&message, |offset, _| {
+                    let reset = push(&message, |offset, _| {
                         seen.broken += u64::from(offset != last + 1);
                         last = offset;
                     });
+                    if let Ok(Some(tail)) = reset {
+                        seen.beyond_history += 1;
+                        last = tail;
+                    }
                 }
                 Err(ClientError::Closed(closed)) => break closed.code,
                 Err(error) => return Err(error),
@@ -208,19 +236,15 @@ async fn live(
             }
         };
         match closed {
-            // A reader so slow that the close frame found no room in the buffers sees the end alone.
-            Some(SLOW_CONSUMER) | None => seen.closed += 1,
+            Some(SLOW_CONSUMER) => seen.closed += 1,
+            None => seen.ended_untold += 1,
             Some(_) => seen.closed_otherwise += 1,
         }
         sleep(COME_BACK).await;
         client = plan.open().await?;
-        let since = Since { epoch: joined.epoch.clone(), offset: Offset(last) };
-        joined = client.join(&plan.room, Some(since)).await?;
+        joined = client.join(&plan.room, Some(Since { epoch, offset: Offset(last) })).await?;
+        epoch = joined.epoch.clone();
         last = take_past(&joined, last, seen);
-        if over.is_cancelled() {
-            client.close().await;
-            return Ok(());
-        }
     }
 }
 

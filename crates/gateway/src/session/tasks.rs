@@ -4,11 +4,13 @@
 pub(crate) use connect::Grant;
 pub(crate) use counters::{apply, claim, counter};
 
+mod catch_up;
 mod connect;
 mod counters;
 mod join;
+mod past;
 
-use std::{rc::Rc, time::Instant};
+use std::{future::Future, pin::Pin, rc::Rc, time::Instant};
 
 use roomcast_core::{
     permission::{Identity, Rules},
@@ -19,6 +21,7 @@ use roomcast_protocol::{
     CloseCode, Data, ErrorCode, Failure, Ok as Answer, Op, Position, RoomName, ServerFrame,
 };
 
+use self::past::{MAX_PAST, Past};
 use crate::{
     backend::Repeat,
     broker::{Publication, Range},
@@ -36,7 +39,12 @@ pub(super) struct Done {
     pub(super) change: Change,
     /// To be closed, after the answer.
     pub(super) close: Option<CloseCode>,
+    /// To be finished before the next frame is read.
+    pub(super) rest: Option<Work>,
 }
+
+/// A task being carried out.
+pub(super) type Work = Pin<Box<dyn Future<Output = Done>>>;
 
 /// How the session changes.
 pub(super) enum Change {
@@ -60,7 +68,11 @@ impl Done {
             Ok(ok) => id.map(|id| ServerFrame::Ok { id, ok }),
             Err(error) => Some(ServerFrame::Error { id, error }),
         };
-        Self { answer, change: Change::None, close: None }
+        Self { answer, ..Self::nothing() }
+    }
+
+    fn nothing() -> Self {
+        Self { answer: None, change: Change::None, close: None, rest: None }
     }
 
     fn failed(id: Option<u64>, error: Failure) -> Self {
@@ -122,7 +134,8 @@ pub(super) async fn carry_out(
             Done::answer(id, signal(node, &room, &event, &data, who).await)
         }
         (Task::History { room, rules, since, before, limit }, _) => {
-            Done::answer(id, history(node, &room, &rules, range(since, before, limit)).await)
+            let range = range(since, before, limit);
+            Done::answer(id, past(node, &room, &rules, range, most_bytes(node)).await)
         }
         (Task::Presence { room, cursor, limit }, _) => {
             Done::answer(id, presence(node, &room, cursor.as_deref(), limit).await)
@@ -185,15 +198,29 @@ pub(crate) fn range(since: Option<Position>, before: Option<u64>, limit: usize) 
     }
 }
 
-/// Reads the past for a user or a back end.
+/// Reads the past for a back end.
 pub(crate) async fn history(
     node: &Node,
     room: &RoomName,
     rules: &Rules,
     range: Range,
 ) -> Result<Answer, Failure> {
-    let page =
-        node.backend.at(room.as_str()).read(node.backend.broker.history(room, &range, rules.history)).await?;
+    past(node, room, rules, range, MAX_PAST).await
+}
+
+/// What one answer may hold of a room's past: as much as may wait for a socket.
+fn most_bytes(node: &Node) -> usize {
+    node.terms.limits.outbound_bytes.or_max().min(MAX_PAST)
+}
+
+async fn past(
+    node: &Node,
+    room: &RoomName,
+    rules: &Rules,
+    range: Range,
+    bytes: usize,
+) -> Result<Answer, Failure> {
+    let page = Past::of(node, room, rules).read(range, bytes).await?;
     Ok(Answer::History { epoch: page.tail.epoch, offset: page.tail.offset, events: page.events })
 }
 

@@ -21,6 +21,7 @@ mod ingest;
 mod limits;
 mod moves;
 mod rooms;
+mod slow;
 mod specs;
 mod storm;
 mod support;

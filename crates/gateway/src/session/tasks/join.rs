@@ -7,23 +7,20 @@ use roomcast_core::{
     permission::{Audience, Identity, Rules},
 };
 use roomcast_protocol::{
-    CounterValue, ErrorCode, Event, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName,
-    ServerFrame,
+    CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame,
 };
 
-use super::{Change, Done};
+use super::{Change, Done, Work, catch_up, catch_up::stop_of, most_bytes, past::Past};
 use crate::{
     backend::Repeat,
-    broker::{MAX_PAGE, Page, Range},
+    broker::{Page, Range},
     conn::{Conn, Seat},
-    node::{Node, now},
+    node::now,
     pump::Note,
     session::encode,
     worker::Worker,
 };
 
-/// What is read back for one join: more than that, and reloading is quicker than catching up.
-const MAX_PAST: usize = 8 * 1024 * 1024;
 /// Counter values told with a join.
 const MAX_COUNTS: usize = 1_000;
 
@@ -45,7 +42,7 @@ pub(super) async fn join(
     let again = worker.leave(conn, &request.room);
     // Boxed: it holds several calls to Redis at once, and is far larger than any other task.
     match Box::pin(try_join(worker, conn, who, id, &request)).await {
-        Ok(()) => Done { answer: None, change: Change::Joined(request.room), close: None },
+        Ok(rest) => Done { rest, ..Done::nothing() }.with(Change::Joined(request.room)),
         Err(failure) => {
             worker.leave(conn, &request.room);
             let done = Done::failed(id, failure);
@@ -60,7 +57,7 @@ async fn try_join(
     who: &Identity,
     id: Option<u64>,
     request: &Request,
-) -> Result<(), Failure> {
+) -> Result<Option<Work>, Failure> {
     let node = &worker.node;
     let Request { room, rules, since, recent } = request;
     make_room_for(worker, room)?;
@@ -74,8 +71,13 @@ async fn try_join(
     node.backend.at(room.as_str()).call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
     let backend = &node.backend;
+    let range = match since {
+        Some(since) => Range::Since(since.clone(), usize::MAX),
+        None => Range::Recent(*recent),
+    };
+    let mut past = Past::of(node, room, rules);
+    let page = past.read(range, most_bytes(node));
     let at = backend.at(room.as_str());
-    let page = past(node, room, rules, since.as_ref(), *recent);
     let counts = at.read(backend.counter.counters(room.as_str(), None));
     let presence = async {
         match counted {
@@ -88,17 +90,33 @@ async fn try_join(
     let tail = page.tail.clone();
     // The pump hears where the log stood, so that a loss before the first live event is a gap too.
     let _stopping = node.notes.send(Note::Tail(room.clone(), tail.clone()));
-    answer(worker, conn, id, &seat, joined(page, since.is_some(), counts, presence), tail)
+    let per_event = past.per_event;
+    answer(worker, conn, id, seat, rules, Found { page, per_event, asked: since.is_some(), counts, presence })
 }
 
+/// What the answer to a join is made of.
+struct Found {
+    page: Page,
+    /// What an event of the page takes.
+    per_event: Option<usize>,
+    /// Whether everything since a position was asked for.
+    asked: bool,
+    counts: Vec<roomcast_counter::Update>,
+    presence: PresenceCount,
+}
+
+/// Answers the join. Where the past did not fit into the answer, what is left to send is returned.
 fn answer(
-    worker: &Worker,
-    conn: &Conn,
+    worker: &Rc<Worker>,
+    conn: &Rc<Conn>,
     id: Option<u64>,
-    seat: &Seat,
-    joined: Joined,
-    tail: Position,
-) -> Result<(), Failure> {
+    seat: Seat,
+    rules: &Rules,
+    found: Found,
+) -> Result<Option<Work>, Failure> {
+    let (tail, per_event) = (found.page.tail.clone(), found.per_event);
+    let behind = Some(&found.page).filter(|page| found.asked && page.complete).and_then(stop_of);
+    let joined = joined(found, behind.clone());
     let versions: HashMap<(String, String), u64> = joined
         .counts
         .iter()
@@ -110,62 +128,40 @@ fn answer(
     };
     let frame = id.map(|id| ServerFrame::Ok { id, ok: Answer::Joined(Box::new(joined)) });
     let item = frame.as_ref().and_then(|frame| encode(conn.codec, frame));
-    worker
-        .hub
-        .borrow_mut()
-        .activate(seat, tail, item, told)
-        .map_err(|_overrun| Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250))
+    let overrun = |_| Failure::retry(ErrorCode::Unavailable, "the room's traffic outran the join", 250);
+    let mut hub = worker.hub.borrow_mut();
+    let Some(behind) = behind else {
+        return hub.activate(&seat, tail, item, told).map(|()| None).map_err(overrun);
+    };
+    hub.begin_past(&seat, item, told).map_err(overrun)?;
+    drop(hub);
+    let rest = catch_up::catch_up(worker.clone(), conn.clone(), seat, *rules, (behind, per_event));
+    Ok(Some(Box::pin(async {
+        rest.await;
+        Done::nothing()
+    })))
 }
 
-fn joined(
-    page: Page,
-    asked_since: bool,
-    counts: Vec<roomcast_counter::Update>,
-    presence: PresenceCount,
-) -> Joined {
-    let recovered = page.complete || !asked_since;
+fn joined(found: Found, behind: Option<Position>) -> Joined {
+    let Found { page, asked, counts, presence, .. } = found;
+    let recovered = page.complete || !asked;
     let value = |update: roomcast_counter::Update| CounterValue {
         target: update.target,
         counter: update.counter,
         value: update.value,
         version: update.version,
     };
+    // Pushes go on from where the events end, also where that is not the log's tail yet.
+    let Position { epoch, offset } = behind.unwrap_or(page.tail);
     Joined {
-        epoch: page.tail.epoch,
-        offset: page.tail.offset,
+        epoch,
+        offset,
         recovered,
         // Half of what was missed is no help: who is told `false` reloads.
         events: if recovered { page.events } else { Vec::new() },
         presence,
         counts: counts.into_iter().take(MAX_COUNTS).map(value).collect(),
     }
-}
-
-/// What was missed since a position, page after page up to the log's end, or the newest events.
-async fn past(
-    node: &Node,
-    room: &RoomName,
-    rules: &Rules,
-    since: Option<&Position>,
-    recent: usize,
-) -> Result<Page, Failure> {
-    let broker = &node.backend.broker;
-    let at = node.backend.at(room.as_str());
-    let read = async |range: Range| at.read(broker.history(room, &range, rules.history)).await;
-    let Some(since) = since else { return read(Range::Recent(recent)).await };
-    let mut whole = read(Range::Since(since.clone(), MAX_PAGE)).await?;
-    let size = |events: &[Event]| events.iter().map(|event| event.data.as_str().len()).sum::<usize>();
-    let mut bytes = size(&whole.events);
-    while whole.complete
-        && let Some(last) = whole.events.last().filter(|last| last.offset < whole.tail.offset)
-    {
-        let so_far = Position { epoch: whole.tail.epoch.clone(), offset: last.offset };
-        let next = read(Range::Since(so_far, MAX_PAGE)).await?;
-        bytes += size(&next.events);
-        whole.events.extend(next.events);
-        (whole.tail, whole.complete) = (next.tail, next.complete && bytes <= MAX_PAST);
-    }
-    Ok(whole)
 }
 
 /// A room that is new on this node needs a place among `limits.rooms_per_node`: the room that was empty longest

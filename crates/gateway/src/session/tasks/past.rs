@@ -1,0 +1,219 @@
+//! Reading a room's past in parts that are bounded in bytes: what one socket may make a node hold does not depend on
+//! how large the events of a room are. It sends nothing.
+
+use roomcast_core::permission::Rules;
+use roomcast_protocol::{Event, Failure, Position, RoomName};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    broker::{MAX_PAGE, Page, Range},
+    node::Node,
+};
+
+/// What is read first, before it is known how large the events are; who missed no more needs nothing else.
+const FIRST_READ: usize = 16;
+/// Further reads at once on a node. Those who missed much, often all together after a loss, are served behind those
+/// who are there: what they read passes through the same connection to Redis as what is live.
+const FURTHER_READS: usize = 4;
+
+static FURTHER: Semaphore = Semaphore::const_new(FURTHER_READS);
+/// What an event takes besides its data, about: names, numbers, braces.
+const EVENT_OVERHEAD: usize = 96;
+/// The most of an answer to a back end, and where nothing bounds what may wait for a socket.
+pub(crate) const MAX_PAST: usize = 8 * 1024 * 1024;
+
+/// Reads one room's past.
+#[derive(Debug)]
+pub(crate) struct Past<'a> {
+    node: &'a Node,
+    room: &'a RoomName,
+    rules: &'a Rules,
+    /// What an event took on average in the last read; none before the first.
+    pub(crate) per_event: Option<usize>,
+}
+
+impl<'a> Past<'a> {
+    pub(crate) fn of(node: &'a Node, room: &'a RoomName, rules: &'a Rules) -> Self {
+        Self { node, room, rules, per_event: None }
+    }
+
+    /// Any part of it, at most so many bytes, but always at least one event where there is one.
+    pub(crate) async fn read(&mut self, range: Range, bytes: usize) -> Result<Page, Failure> {
+        match range {
+            Range::Since(since, limit) => self.since(since, limit, bytes).await,
+            Range::Before(offset, limit) => {
+                let page = self.page(Range::Before(offset, self.next(limit, bytes))).await?;
+                self.backwards(page, limit, bytes).await
+            }
+            Range::Recent(limit) => {
+                let page = self.page(Range::Recent(self.next(limit, bytes))).await?;
+                self.backwards(page, limit, bytes).await
+            }
+        }
+    }
+
+    /// What came after a position, oldest first. Where it ends before the log's tail, the rest did not fit.
+    pub(crate) async fn since(
+        &mut self,
+        since: Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Page, Failure> {
+        let mut whole = self.page(Range::Since(since, self.next(limit, bytes))).await?;
+        let mut held = cut_end(&mut whole.events, bytes);
+        while whole.complete
+            && let Some(held) = held.as_mut()
+            && let Some(last) = whole.events.last().filter(|last| last.offset < whole.tail.offset)
+            && whole.events.len() < limit
+        {
+            let so_far = Position { epoch: whole.tail.epoch.clone(), offset: last.offset };
+            let room_left = bytes.saturating_sub(*held);
+            if room_left < self.per_event.unwrap_or_default() {
+                break;
+            }
+            let wanted = self.next(limit - whole.events.len(), room_left);
+            let mut next = self.page(Range::Since(so_far, wanted)).await?;
+            let more = cut_end(&mut next.events, room_left);
+            // The first event is never cut off, but as the first of a later read it may be one too many.
+            let fits = size(next.events.first()) <= room_left;
+            if fits {
+                whole.events.append(&mut next.events);
+            }
+            (whole.tail, whole.complete) = (next.tail, next.complete);
+            match more.filter(|_| fits) {
+                Some(more) => *held += more,
+                None => break,
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Goes on before a page, towards older events.
+    async fn backwards(&mut self, mut whole: Page, limit: usize, bytes: usize) -> Result<Page, Failure> {
+        let mut held = cut_begin(&mut whole.events, bytes);
+        while let Some(so_far) = held
+            && let Some(first) = whole.events.first()
+            && whole.events.len() < limit
+        {
+            let room_left = bytes.saturating_sub(so_far);
+            if room_left < self.per_event.unwrap_or_default() {
+                break;
+            }
+            let wanted = self.next(limit - whole.events.len(), room_left);
+            let mut older = self.page(Range::Before(first.offset.0, wanted)).await?;
+            let more = cut_begin(&mut older.events, room_left);
+            if older.events.is_empty() || size(older.events.last()) > room_left {
+                break;
+            }
+            older.events.append(&mut whole.events);
+            whole.events = older.events;
+            held = more.map(|more| so_far + more);
+        }
+        Ok(whole)
+    }
+
+    async fn page(&mut self, range: Range) -> Result<Page, Failure> {
+        // The semaphore is never closed.
+        let _turn = match self.per_event {
+            Some(_) => FURTHER.acquire().await.ok(),
+            None => None,
+        };
+        let backend = &self.node.backend;
+        let read = backend.broker.history(self.room, &range, self.rules.history);
+        let page = backend.at(self.room.as_str()).read(read).await?;
+        if !page.events.is_empty() {
+            let bytes: usize = page.events.iter().map(|event| size(Some(event))).sum();
+            self.per_event = Some(bytes.div_ceil(page.events.len()));
+        }
+        Ok(page)
+    }
+
+    /// How many events to read for so many bytes, at most `limit`.
+    fn next(&self, limit: usize, bytes: usize) -> usize {
+        let fit = self.per_event.map_or(FIRST_READ, |each| (bytes / each.max(1)).clamp(1, MAX_PAGE));
+        limit.min(fit)
+    }
+}
+
+fn size(event: Option<&Event>) -> usize {
+    event.map_or(0, |event| event.data.as_str().len() + event.event.len() + EVENT_OVERHEAD)
+}
+
+/// Takes away what does not fit, newest first, but never the first event. What the rest takes; none where something
+/// was taken away.
+fn cut_end(events: &mut Vec<Event>, bytes: usize) -> Option<usize> {
+    let (fit, held) = fitting(events.iter(), bytes);
+    let whole = fit == events.len();
+    events.truncate(fit);
+    whole.then_some(held)
+}
+
+/// The same, oldest first.
+fn cut_begin(events: &mut Vec<Event>, bytes: usize) -> Option<usize> {
+    let (fit, held) = fitting(events.iter().rev(), bytes);
+    let gone = events.len() - fit;
+    events.drain(..gone);
+    (gone == 0).then_some(held)
+}
+
+fn fitting<'e>(events: impl Iterator<Item = &'e Event>, bytes: usize) -> (usize, usize) {
+    let (mut fit, mut held) = (0, 0);
+    for event in events {
+        let with = held + size(Some(event));
+        if fit > 0 && with > bytes {
+            break;
+        }
+        (fit, held) = (fit + 1, with);
+    }
+    (fit, held)
+}
+
+#[cfg(test)]
+mod tests {
+    use roomcast_protocol::{Data, Offset};
+
+    use super::*;
+
+    fn events(sizes: &[usize]) -> Vec<Event> {
+        let event = |(offset, size): (u64, &usize)| Event {
+            event: String::new(),
+            data: Data::parse(&format!("\"{}\"", "x".repeat(size - 2))).unwrap(),
+            offset: Offset(offset),
+            at: 0,
+            from: None,
+        };
+        (1..).zip(sizes).map(event).collect()
+    }
+
+    fn offsets(events: &[Event]) -> Vec<u64> {
+        events.iter().map(|event| event.offset.0).collect()
+    }
+
+    #[test]
+    fn what_fits_is_kept_from_the_side_that_was_asked_for() {
+        let each = 10 + EVENT_OVERHEAD;
+        let mut all = events(&[10, 10, 10]);
+        assert_eq!(cut_end(&mut all, 3 * each), Some(3 * each));
+        assert_eq!(cut_end(&mut all, 3 * each - 1), None);
+        assert_eq!(offsets(&all), [1, 2]);
+        let mut all = events(&[10, 10, 10]);
+        assert_eq!(cut_begin(&mut all, 2 * each), None);
+        assert_eq!(offsets(&all), [2, 3]);
+    }
+
+    #[test]
+    fn an_event_that_is_too_large_by_itself_comes_alone() {
+        let mut all = events(&[500, 10]);
+        assert_eq!(cut_end(&mut all, 100), None);
+        assert_eq!(offsets(&all), [1]);
+        let mut all = events(&[10, 500]);
+        assert_eq!(cut_begin(&mut all, 100), None);
+        assert_eq!(offsets(&all), [2]);
+    }
+
+    #[test]
+    fn nothing_fits_into_any_bound() {
+        assert_eq!(cut_end(&mut Vec::new(), 0), Some(0));
+    }
+}
