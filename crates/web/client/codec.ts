@@ -1,6 +1,6 @@
 // Frames to bytes and back, for both subprotocols. It knows no meaning of any frame.
 
-import { Decoder, Encoder } from "@msgpack/msgpack";
+import { decode, encode } from "./msgpack";
 import type { Codec, Frame } from "./types";
 
 export interface WireCodec {
@@ -24,19 +24,21 @@ const json: WireCodec = {
   },
 };
 
-// One encoder and decoder serve all sockets: neither keeps state between frames.
-const encoder = new Encoder({ ignoreUndefined: true });
-const decoder = new Decoder();
-
 const msgpack: WireCodec = {
   subprotocol: "roomcast.v1.msgpack",
-  encode: (frame) => encoder.encode(frame),
+  encode,
   decode(data) {
     if (!(data instanceof ArrayBuffer)) throw new TypeError("expected a binary frame");
-    return asFrame(decoder.decode(data));
+    return asFrame(decode(data));
   },
 };
 
 export function wireCodec(name: Codec): WireCodec {
   return name === "msgpack" ? msgpack : json;
+}
+
+/** How many bytes a frame is on the wire. */
+export function frameBytes(codec: WireCodec, frame: Frame): number {
+  const data = codec.encode(frame);
+  return typeof data === "string" ? new TextEncoder().encode(data).length : data.length;
 }

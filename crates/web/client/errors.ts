@@ -4,32 +4,43 @@
 /** Codes for which the same call may succeed later, unchanged. */
 const RETRYABLE = new Set(["rate_limited", "unavailable", "internal", "room_full", "timeout", "connection_lost", "outbox_full"]);
 
-/** A refused or failed call. `retryMs` is the hub's own advice, in milliseconds. */
+/** A refused or failed call. */
 export class RoomcastError extends Error {
   readonly code: string;
+  /** The same call may succeed later, unchanged. */
   readonly retryable: boolean;
+  /** The hub's own advice, in milliseconds. */
   readonly retryMs?: number;
+  /** Beside some `conflict`s: what stands. */
+  readonly current?: Readonly<Record<string, unknown>>;
 
-  constructor(code: string, message: string, retryMs?: number) {
+  constructor(code: string, message: string, retryMs?: number, current?: Readonly<Record<string, unknown>>) {
     super(message);
     this.name = "RoomcastError";
     this.code = code;
-    this.retryable = RETRYABLE.has(code);
+    this.retryable = retryMs !== undefined || RETRYABLE.has(code);
     if (retryMs !== undefined) this.retryMs = retryMs;
+    if (current !== undefined) this.current = current;
   }
 }
 
-/** 4500–4999 mean: do not come back with the same credentials. Every other close may be followed by a reconnect. */
+/**
+ * The hub's table of close codes: 4500–4999 mean that the same client would be refused again, and 1002, 1007 and 1009
+ * that it would say again what could not be understood. Every other close may be followed by a reconnect.
+ */
 export function isFinalClose(code: number): boolean {
-  return code >= 4500 && code <= 4999;
+  return (code >= 4500 && code <= 4999) || code === 1002 || code === 1007 || code === 1009;
 }
 
 /** Words for a close code where the hub gave none. */
 export function closeReason(code: number): string {
   switch (code) {
     case 1001: return "the server is going away";
+    case 1002: return "protocol error";
     case 1006: return "the connection was lost";
+    case 1007: return "a message was no text";
     case 1009: return "a message was too large";
+    case 1011: return "the server failed";
     case 1012: return "the server restarts";
     case 1013: return "the server is overloaded";
     case 4000: return "idle";

@@ -5,6 +5,7 @@ import type { CallOptions, Frame } from "./types";
 
 const MAX_CALLS = 100;
 const MAX_BYTES = 256 * 1024;
+/** `{"id":…,"op":"…"}` around the fields. */
 const ENVELOPE_BYTES = 40;
 
 export interface Call {
@@ -26,12 +27,11 @@ export class Outbox {
   readonly #inFlight = new Map<number, Call>();
   #bytes = 0;
 
-  /** Queues a call and promises its answer. */
-  add(op: string, fields: Frame, how: { room?: string | undefined; repeatable: boolean; timeoutMs: number }, signal?: CallOptions["signal"]): Promise<unknown> {
+  /** Queues a call and promises its answer. `how.bytes` is the size of `fields` on the wire. */
+  add(op: string, fields: Frame, how: { room?: string | undefined; repeatable: boolean; timeoutMs: number; bytes: number }, signal?: CallOptions["signal"]): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      // As JSON, whatever the codec: MessagePack is never larger. The envelope is `{"id":…,"op":"…",…}`.
-      const bytes = new TextEncoder().encode(JSON.stringify(fields)).length + ENVELOPE_BYTES;
+      const bytes = how.bytes + ENVELOPE_BYTES;
       if (this.#waiting.length + this.#inFlight.size >= MAX_CALLS || this.#bytes + bytes > MAX_BYTES) {
         return reject(new RoomcastError("outbox_full", "too many calls are waiting for an answer"));
       }

@@ -1,14 +1,17 @@
 // One room as this client knows it: where it stands in the room's history, and the newest value of what is counted there.
 // `RoomState` is shared by all holders; `Room` is one holder's handle. Neither knows the socket.
 
+import { Comments } from "./comments";
+import { Counts } from "./counts";
 import { Emitter } from "./emitter";
 import { RoomcastError } from "./errors";
+import { Handle } from "./handle";
+import { add, Counter, like, Liked, Likes, type Live } from "./live";
+import { Stock } from "./stock";
 import type {
-  CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvent, RoomEvents,
+  CallOptions, CommentReply, Count, CountReply, Doc, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, ModerateReply, Position, Presence, PresenceReply, RoomEvent, RoomEvents,
 } from "./types";
-
-/** Beyond so many counters in one room the longest known is forgotten; its next push brings it back. */
-const MAX_COUNTS = 10_000;
+import { Upload } from "./upload";
 
 /** What a room needs of its client. */
 export interface RoomHost {
@@ -17,7 +20,11 @@ export interface RoomHost {
   tell(op: string, fields: Frame): void;
   leave(state: RoomState): void;
   rejoin(state: RoomState): void;
+  /** Who this client is, while it is connected. */
+  user(): string | undefined;
 }
+
+const NOBODY: Presence = { connections: 0, users: 0 };
 
 type Status = "wanted" | "joining" | "joined" | "failed" | "kicked";
 
@@ -30,7 +37,8 @@ export class RoomState {
   failure: Error | undefined;
   /** How often a join was refused with "later" since the last success. */
   refusals = 0;
-  readonly counts = new Map<string, Count>();
+  readonly counts = new Counts((count) => this.emit("count", count));
+  readonly liked = new Liked();
 
   constructor(readonly name: string) {}
 
@@ -57,7 +65,7 @@ export class RoomState {
     // A listener may have asked for a reload, or left: then this answer is superseded.
     if (this.status !== "joined" || this.holders.size === 0) return;
     if (reply.presence) this.#presence(reply.presence);
-    for (const count of reply.counts ?? []) this.counted(count);
+    for (const count of reply.counts ?? []) this.counts.take(count);
     const missed = (reply.events ?? []).filter((event) => !resumed || event.offset > since.offset);
     for (const event of missed) this.emit("event", { ...event, replay: true });
     if (resumed) this.emit("recovered", { missed: missed.length });
@@ -75,7 +83,7 @@ export class RoomState {
     switch (frame.push) {
       case "event": return this.#event(frame as unknown as RoomEvent);
       case "signal": return this.emit("signal", frame as unknown as RoomEvents["signal"]);
-      case "count": return this.counted(frame as unknown as Count);
+      case "count": return this.counts.take(frame as unknown as Count);
       case "presence": return this.#presence(frame as unknown as Presence);
       case "reset":
         this.counts.clear();
@@ -96,19 +104,6 @@ export class RoomState {
     this.emit("event", { event, data, offset, at, ...(from === undefined ? {} : { from }), replay: false });
   }
 
-  /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
-  counted({ target, counter, value, version }: Count): void {
-    const key = `${counter}\n${target}`;
-    const known = this.counts.get(key);
-    if (typeof version !== "number" || (known && known.version >= version)) return;
-    if (!known && this.counts.size >= MAX_COUNTS) {
-      for (const oldest of this.counts.keys()) { this.counts.delete(oldest); break; }
-    }
-    const count = { target, counter, value, version };
-    this.counts.set(key, count);
-    this.emit("count", count);
-  }
-
   #presence({ connections, users }: Presence): void {
     this.presence = { connections, users };
     this.emit("presence", this.presence);
@@ -119,12 +114,23 @@ export class RoomState {
 export class Room extends Emitter<RoomEvents> {
   readonly #state: RoomState;
   readonly #host: RoomHost;
+  readonly #live: Live;
+  readonly #comments = new Map<string, Comments>();
 
   /** @internal */
   constructor(state: RoomState, host: RoomHost) {
     super();
     this.#state = state;
     this.#host = host;
+    this.#live = {
+      counts: state.counts,
+      liked: state.liked,
+      call: (op, fields, options) => this.#call(op, fields, true, options),
+      keyed: (op, fields, options) => this.#keyed(op, fields, options),
+      ask: (op, fields, options) => host.call(op, fields, { repeatable: true }, options),
+      onCount: (listener) => this.on("count", listener),
+      user: () => host.user(),
+    };
     state.holders.add(this);
   }
 
@@ -134,10 +140,52 @@ export class Room extends Emitter<RoomEvents> {
   get position(): Position | undefined { return this.#state.position; }
   get lastPresence(): Presence | undefined { return this.#state.presence; }
 
-  /** The newest known value of a counter; 0 where none was heard. */
+  /** The newest known value of a counter, own changes on their way included; 0 where none was heard. */
   value(target: string, counter: string): number {
-    return this.#state.counts.get(`${counter}\n${target}`)?.value ?? 0;
+    return this.#state.counts.get(target, counter)?.value ?? 0;
   }
+
+  // Handles: live values with this client's own changes in them
+
+  /** How many like a target, and whether this user does. */
+  likes(target: string): Likes {
+    return new Likes(this.#live, target);
+  }
+
+  /** A counter of a target: `download`, `view`, … */
+  counter(target: string, counter: string): Counter {
+    return new Counter(this.#live, target, counter);
+  }
+
+  /** A target's comments as far as this room's events tell of them; the same handle each time. */
+  comments(target: string): Comments {
+    let comments = this.#comments.get(target);
+    if (!comments) {
+      this.#comments.set(target, (comments = new Comments(this.#live, target)));
+      if (this.#comments.size === 1) {
+        this.on("event", (event) => { for (const each of this.#comments.values()) each.hear(event); });
+        this.on("reset", () => { for (const each of this.#comments.values()) each.reset(); });
+      }
+    }
+    return comments;
+  }
+
+  /** What is left of an item, and the way to get hold of one. */
+  stock(item: string): Stock {
+    return new Stock(this.#live, item);
+  }
+
+  /** An upload of this user's own. */
+  upload(target: string): Upload {
+    return new Upload(this.#live, target);
+  }
+
+  /** How many are here. */
+  people(): Handle<Presence> {
+    return new Handle(() => this.#state.presence ?? NOBODY, (changed) => this.on("presence", changed));
+  }
+
+  // Calls
 
   /** Resolves once joined; rejects where the hub refuses for good. */
   ready(): Promise<void> {
@@ -155,7 +203,7 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
-  publish(event: string, data: unknown, options: KeyedOptions = {}): Promise<Position> {
+  publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position> {
     return this.#keyed("publish", { event, data }, options) as Promise<Position>;
   }
 
@@ -165,30 +213,47 @@ export class Room extends Emitter<RoomEvents> {
   }
 
   /** Sets or takes back this user's like; setting it twice is setting it once. */
-  async like(target: string, on = true, options?: CallOptions): Promise<LikeReply> {
-    const reply = (await this.#call("like", { target, on }, options)) as LikeReply;
-    this.#state.counted({ target, counter: "like", value: reply.value, version: reply.version });
-    return reply;
+  like(target: string, on = true, options?: CallOptions): Promise<LikeReply> {
+    return like(this.#live, target, on, options);
   }
 
   /** Adds `by` (1–100) to a counter. */
-  async count(target: string, counter: string, by = 1, options: KeyedOptions = {}): Promise<CountReply> {
-    const reply = (await this.#keyed("count", { target, counter, by }, options)) as CountReply;
-    this.#state.counted({ target, counter, value: reply.value, version: reply.version });
-    return reply;
+  count(target: string, counter: string, by = 1, options?: KeyedOptions): Promise<CountReply> {
+    return add(this.#live, target, counter, by, options);
   }
 
-  comment(target: string, text: string, options: KeyedOptions = {}): Promise<CommentReply> {
+  /** Sends a comment; `comments(target).add` also shows it at once. */
+  comment(target: string, text: string, options?: KeyedOptions): Promise<CommentReply> {
     return this.#keyed("comment", { target, text }, options) as Promise<CommentReply>;
+  }
+
+  /** Decides about a pending comment, by the version that was looked at; a `conflict` tells what stands in `current`. */
+  moderate(comment: string, decision: "approve" | "reject", version: number, options?: CallOptions): Promise<ModerateReply> {
+    return this.#call("moderate", { comment, decision, version }, false, options) as Promise<ModerateReply>;
+  }
+
+  /** Reads a document; version 0 where there is none. */
+  async get(doc: string, options?: CallOptions): Promise<Doc> {
+    try {
+      return (await this.#call("get", { doc }, true, options)) as Doc;
+    } catch (error) {
+      if (error instanceof RoomcastError && error.code === "not_found") return { value: null, version: 0 };
+      throw error;
+    }
+  }
+
+  /** Writes a document over the `version` that was read; a `conflict` tells version and value in `current`. */
+  put(doc: string, value: unknown, version: number, options?: CallOptions): Promise<{ version: number }> {
+    return this.#call("put", { doc, value, version }, false, options) as Promise<{ version: number }>;
   }
 
   /** Events after `since`, or before the offset `before`; oldest first either way. */
   history(query: { since?: Position; before?: number; limit?: number } = {}, options?: CallOptions): Promise<HistoryReply> {
-    return this.#call("history", query, options) as Promise<HistoryReply>;
+    return this.#call("history", query, true, options) as Promise<HistoryReply>;
   }
 
   presence(page: { cursor?: string; limit?: number } = {}, options?: CallOptions): Promise<PresenceReply> {
-    return this.#call("presence", page, options) as Promise<PresenceReply>;
+    return this.#call("presence", page, true, options) as Promise<PresenceReply>;
   }
 
   /** Joins anew from nothing: the answer to a `reset` for who shows the room's recent events. */
@@ -203,12 +268,13 @@ export class Room extends Emitter<RoomEvents> {
     if (this.#state.holders.size === 0) this.#host.leave(this.#state);
   }
 
-  #keyed(op: string, fields: Frame, { key = makeKey(), ...options }: KeyedOptions): Promise<unknown> {
-    return this.#call(op, { ...fields, key }, options);
+  #keyed(op: string, fields: Frame, { key = makeKey(), ...options }: KeyedOptions = {}): Promise<unknown> {
+    return this.#call(op, { ...fields, key }, true, options);
   }
 
-  #call(op: string, fields: Frame, options?: CallOptions): Promise<unknown> {
-    return this.#host.call(op, { room: this.name, ...fields }, { room: this.name, repeatable: true }, options);
+  /** `repeatable`: harmless to send again where the answer was lost. */
+  #call(op: string, fields: Frame, repeatable: boolean, options?: CallOptions): Promise<unknown> {
+    return this.#host.call(op, { room: this.name, ...fields }, { room: this.name, repeatable }, options);
   }
 }
 

@@ -1,13 +1,13 @@
 // The connection to a hub: it opens, proves itself, keeps alive, comes back. What a room means is in `room.ts`.
 
 import { backoffMs, STABLE_MS } from "./backoff";
-import { type WireCodec, wireCodec } from "./codec";
+import { frameBytes, type WireCodec, wireCodec } from "./codec";
 import { Emitter } from "./emitter";
 import { closeReason, isFinalClose, RoomcastError } from "./errors";
 import { guestTurn, loadGuest, saveGuest } from "./guest";
 import { type Call, Outbox } from "./outbox";
 import { Room, type RoomHost, RoomState } from "./room";
-import type { CallOptions, ClientEvents, Frame, JoinReply, Options, Position, Session, State } from "./types";
+import type { CallOptions, ClaimReply, ClientEvents, Frame, JoinReply, Options, Position, Session, State } from "./types";
 
 /** Upgrade and `connect` together; the hub itself gives 10 s to each. */
 const OPEN_LIMIT_MS = 10_000;
@@ -31,6 +31,7 @@ export class Roomcast extends Emitter<ClientEvents> {
     tell: (op, fields) => this.#write({ op, ...fields }),
     leave: (state) => this.#leave(state),
     rejoin: (state) => this.#rejoin(state),
+    user: () => this.session?.user,
   };
 
   #state: State = { name: "idle" };
@@ -95,6 +96,11 @@ export class Roomcast extends Emitter<ClientEvents> {
   /** The hub's clock, in Unix milliseconds. */
   async ping(options?: CallOptions): Promise<number> {
     return ((await this.#call("ping", {}, { repeatable: true }, options)) as { now: number }).now;
+  }
+
+  /** Makes a name this user's within its scope; another's is a `conflict`. */
+  claim(scope: string, name: string, options?: CallOptions): Promise<ClaimReply> {
+    return this.#call("claim", { scope, name }, { repeatable: true }, options) as Promise<ClaimReply>;
   }
 
   /** Tries at once instead of waiting out the backoff. */
@@ -176,7 +182,7 @@ export class Roomcast extends Emitter<ClientEvents> {
       return this.#lost(4002, error.message);
     }
     if (!error.retryable) return this.#lost(4500, error.message);
-    if (error.retryMs !== undefined) this.#comeBackAt = Date.now() + error.retryMs;
+    if (error.retryMs !== undefined) this.#comeBack(error.retryMs);
     this.#lost(1013, error.message);
   }
 
@@ -285,9 +291,15 @@ export class Roomcast extends Emitter<ClientEvents> {
 
   /** The node goes: it is used until it closes, or until our turn to move has come. */
   #goaway(retryMs: number, reason: string): void {
-    this.#comeBackAt = Date.now() + retryMs;
     clearTimeout(this.#goawayTimer);
-    this.#goawayTimer = setTimeout(() => this.#lost(1012, reason), retryMs);
+    this.#goawayTimer = setTimeout(() => this.#lost(1012, reason), this.#comeBack(retryMs));
+  }
+
+  /** The hub's own word on when to come back. Nobody waits for longer than a day: timers overflow into "at once". */
+  #comeBack(retryMs: number): number {
+    const inMs = Math.min(retryMs, 86_400_000);
+    this.#comeBackAt = Date.now() + inMs;
+    return inMs;
   }
 
   // Keeping alive: the hub's own pings are invisible to a page, so silence is answered by a question.
@@ -362,9 +374,10 @@ export class Roomcast extends Emitter<ClientEvents> {
 
   // Sending
 
-  #call(op: string, fields: Frame, how: { room?: string; repeatable: boolean }, options: CallOptions = {}): Promise<unknown> {
-    if (this.#state.name === "closed") return Promise.reject(new RoomcastError("closed", this.#state.reason));
-    const answer = this.#outbox.add(op, fields, { ...how, timeoutMs: options.timeoutMs ?? CALL_LIMIT_MS }, options.signal);
+  async #call(op: string, fields: Frame, how: { room?: string; repeatable: boolean }, options: CallOptions = {}): Promise<unknown> {
+    if (this.#state.name === "closed") throw new RoomcastError("closed", this.#state.reason);
+    const bytes = frameBytes(this.#codec, fields);
+    const answer = this.#outbox.add(op, fields, { ...how, bytes, timeoutMs: options.timeoutMs ?? CALL_LIMIT_MS }, options.signal);
     this.#flush();
     return answer;
   }
@@ -410,10 +423,11 @@ export class Roomcast extends Emitter<ClientEvents> {
 type Timer = ReturnType<typeof setTimeout> | undefined;
 
 function readError(frame: Frame): RoomcastError {
-  const error = (frame.error ?? {}) as { code?: unknown; message?: unknown; retry_ms?: unknown };
+  const error = (frame.error ?? {}) as { code?: unknown; message?: unknown; retry_ms?: unknown; current?: Frame };
   return new RoomcastError(
     String(error.code ?? "internal"),
     String(error.message ?? "the hub gave no message"),
     typeof error.retry_ms === "number" ? error.retry_ms : undefined,
+    error.current,
   );
 }

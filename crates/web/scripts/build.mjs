@@ -11,13 +11,18 @@ import { photos } from "./photos.mjs";
 
 export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "..");
 
-const MSGPACK_LICENSE = join(ROOT, "node_modules/@msgpack/msgpack/LICENSE");
+/** The pages use the client that is served beside them: one copy, and proof that it works. */
+const SERVED = { external: ["@roomcast/client"], output: { paths: { "@roomcast/client": "/client.js" } } };
+/** What is installed and not served finds its neighbours as packages do. */
+const INSTALLED = { external: ["@roomcast/client", "react"] };
 
-/** One script: `from` is its entry, `to` its place in the output. */
+/** One script: `from` is its entry, `to` its place in the output, `links` what it does not contain. */
 const SCRIPTS = [
-  { from: "client/index.ts", to: "client.js" },
-  { from: "demo/main.ts", to: "demo/wall.js" },
-  { from: "dashboard/main.ts", to: "admin/dashboard.js" },
+  { from: "client/index.ts", to: "client.js", links: {} },
+  { from: "react/index.ts", to: "npm/react.js", links: INSTALLED },
+  { from: "testing/index.ts", to: "npm/testing.js", links: INSTALLED },
+  { from: "demo/main.ts", to: "demo/wall.js", links: SERVED },
+  { from: "dashboard/main.ts", to: "admin/dashboard.js", links: SERVED },
 ];
 
 /** What is served as it was written. */
@@ -30,8 +35,7 @@ const COPIES = [
   { from: "shared/icon.svg", to: "admin/icon.svg" },
 ];
 
-async function buildScript({ from, to }) {
-  const isClient = to === "client.js";
+async function buildScript({ from, to, links }) {
   const result = await build({
     root: ROOT,
     configFile: false,
@@ -42,16 +46,13 @@ async function buildScript({ from, to }) {
       minify: true,
       modulePreload: false,
       lib: { entry: join(ROOT, from), formats: ["es"], fileName: () => to },
-      // The pages use the client that is served beside them: one copy, and proof that it works.
-      rolldownOptions: isClient ? {} : { external: ["@roomcast/client"], output: { paths: { "@roomcast/client": "/client.js" } } },
+      rolldownOptions: links,
     },
   });
   const chunks = (Array.isArray(result) ? result : [result]).flatMap(({ output }) => output);
-  // What a served file contains of others' work keeps their notice.
-  const notice = isClient ? `/*!\nroomcast client (MIT OR Apache-2.0). Contains @msgpack/msgpack:\n${(await readFile(MSGPACK_LICENSE, "utf8")).trim()}\n*/\n` : "";
   if (chunks.length !== 1) throw new Error(`${from} should become one file, not ${chunks.map((chunk) => chunk.fileName).join(", ")}`);
   // Library builds keep their white space; nobody reads these on the wire.
-  return `${notice}${minifySync(to, chunks[0].code, { module: true, codegen: { removeWhitespace: true } }).code}\n`;
+  return `${minifySync(to, chunks[0].code, { module: true, codegen: { removeWhitespace: true } }).code}\n`;
 }
 
 async function put(out, name, text) {

@@ -132,12 +132,12 @@ describe("losing the connection", () => {
     expect(FakeSocket.all.length).toBeGreaterThan(1);
   });
 
-  it.each([4500, 4501, 4503, 4504, 4505, 4999])("stays away after %d", async (code) => {
+  it.each([1002, 1007, 1009, 4500, 4501, 4503, 4504, 4505, 4999])("stays away after %d", async (code) => {
     const { rc, socket } = await connected();
     const waiting = rc.ping();
     socket.drop(code, "because");
     expect(rc.state).toEqual({ name: "closed", code, reason: "because" });
-    await expect(waiting).rejects.toMatchObject({ code: "closed" });
+    await expect(waiting).rejects.toMatchObject({ code: code === 1009 ? "too_large" : "closed" });
     await expect(rc.ping()).rejects.toMatchObject({ code: "closed", retryable: false });
     await vi.advanceTimersByTimeAsync(120_000);
     expect(FakeSocket.all).toHaveLength(1);
@@ -177,6 +177,27 @@ describe("losing the connection", () => {
     await vi.advanceTimersByTimeAsync(10_000);
     FakeSocket.last.drop(1006);
     expect(waits.at(-1)).toBe(2);
+  });
+
+  it("obeys the retry_ms of a refused connect, whatever the code", async () => {
+    const rc = client({ token: "jwt" }).connect();
+    await settle();
+    FakeSocket.last.open();
+    FakeSocket.last.say({ id: 1, error: { code: "limit_reached", message: "too many devices", retry_ms: 9_000 } });
+    FakeSocket.last.drop(1013);
+    expect(rc.state).toMatchObject({ name: "reconnecting", inMs: 9_000, code: 1013 });
+    await vi.advanceTimersByTimeAsync(8_999);
+    expect(FakeSocket.all).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(FakeSocket.all).toHaveLength(2);
+  });
+
+  it("waits out even a wait that no timer can hold", async () => {
+    const { socket } = await connected();
+    socket.say({ push: "goaway", retry_ms: 2 ** 40, reason: "drain" });
+    await vi.advanceTimersByTimeAsync(20_000);
+    expect(socket.closedByClient).toBe(false);
+    expect(FakeSocket.all).toHaveLength(1);
   });
 
   it("obeys the hub's retry_ms: the socket serves until it closes, the return comes when told", async () => {
@@ -228,6 +249,34 @@ describe("losing the connection", () => {
     rc.close();
     page.dispatchEvent(new Event("online"));
     expect(rc.state.name).toBe("closed");
+  });
+
+  it("leaves a hidden page alone, and wakes when it shows", async () => {
+    const page = new EventTarget();
+    const document = Object.assign(new EventTarget(), { visibilityState: "hidden" });
+    vi.stubGlobal("window", page);
+    vi.stubGlobal("document", document);
+    const { socket } = await connected();
+    document.dispatchEvent(new Event("visibilitychange"));
+    expect(socket.ops("ping")).toHaveLength(0);
+    document.visibilityState = "visible";
+    document.dispatchEvent(new Event("visibilitychange"));
+    expect(socket.ops("ping")).toHaveLength(1);
+    socket.ok(socket.ops("ping")[0]!.id, { now: 1 });
+    await vi.advanceTimersByTimeAsync(3_000);
+    expect(FakeSocket.all).toHaveLength(1);
+  });
+
+  it("does not break a wait that the hub has asked for when the page wakes", async () => {
+    const page = new EventTarget();
+    vi.stubGlobal("window", page);
+    vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible" }));
+    const { rc, socket } = await connected();
+    socket.say({ push: "goaway", retry_ms: 5_000, reason: "drain" });
+    socket.drop(1012);
+    page.dispatchEvent(new Event("online"));
+    await settle();
+    expect(rc.state.name).toBe("reconnecting");
   });
 
   it("is closed by close, silently for good, and may be opened again", async () => {

@@ -275,6 +275,56 @@ describe("calls", () => {
     expect(new Set(await Promise.all(calls.slice(0, 100)))).toEqual(new Set(["closed"]));
   });
 
+  it("fail with what stands where the hub tells it", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const written = room.put("plan", 1, 3);
+    socket.say({ id: 3, error: { code: "conflict", message: "no", current: { version: 4, value: "theirs" } } });
+    await expect(written).rejects.toMatchObject({ code: "conflict", retryable: false, current: { version: 4, value: "theirs" } });
+  });
+
+  it("that would mean something else the second time are not repeated", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const lost = [room.put("plan", 1, 3), room.moderate("c-1", "approve", 1)].map((call) => expect(call).rejects.toMatchObject({ code: "connection_lost", retryable: true }));
+    socket.drop(1006);
+    await Promise.all(lost);
+    const waiting = room.put("plan", 2, 4);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    answerJoin(next, { recovered: true });
+    expect(next.ops("put")).toEqual([{ id: 3, op: "put", room: "event:a", doc: "plan", value: 2, version: 4 }]);
+    next.ok(3, { version: 5 });
+    await expect(waiting).resolves.toEqual({ version: 5 });
+  });
+
+  it("are bounded in bytes, as they are on the wire", async () => {
+    for (const codec of ["json", "msgpack"] as const) {
+      const rc = client({ codec });
+      const room = rc.room("event:a");
+      // 9 bytes each in MessagePack, 3 in JSON: 40,000 of them pass one bound and not the other.
+      const call = room.publish("e", Array.from({ length: 40_000 }, () => 0.5)).then(() => "ok", (error) => error.code as string);
+      const other = room.publish("e", "x".repeat(262_144)).then(() => "ok", (error) => error.code as string);
+      expect(await other).toBe("outbox_full");
+      rc.connect();
+      rc.close();
+      expect(await call).toBe(codec === "json" ? "closed" : "outbox_full");
+    }
+  });
+
+  it("wait for a connection for half a minute by themselves", async () => {
+    const rc = client();
+    const room = rc.room("event:a");
+    const late = expect(room.like("p")).rejects.toMatchObject({ code: "timeout" });
+    await vi.advanceTimersByTimeAsync(29_999);
+    expect(room.value("p", "like")).toBe(1);
+    await vi.advanceTimersByTimeAsync(1);
+    await late;
+    expect(room.value("p", "like")).toBe(0);
+  });
+
   it("too large for the hub are refused here, and never sent in a circle", async () => {
     const { rc, socket } = await connected();
     const room = rc.room("event:a");

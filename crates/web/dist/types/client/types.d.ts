@@ -55,6 +55,8 @@ export interface Count {
     readonly counter: string;
     readonly value: number;
     readonly version: number;
+    /** True while a change of this client's own is in the value and not yet confirmed by the hub. */
+    readonly pending?: boolean;
 }
 /** How many are in a room: sockets, and the people behind them. */
 export interface Presence {
@@ -81,6 +83,64 @@ export interface CommentReply {
     readonly pending: boolean;
     readonly version: number;
     readonly at: number;
+}
+export interface ModerateReply {
+    readonly state: "approved" | "rejected";
+    readonly version: number;
+}
+export type UploadState = "started" | "progress" | "complete" | "failed";
+export interface UploadReply {
+    readonly state: UploadState;
+    readonly progress: number;
+}
+export interface ReserveReply {
+    readonly reservation: string;
+    readonly remaining: number;
+    readonly expires_at: number;
+}
+export interface SettleReply {
+    readonly state: "confirmed" | "released" | "expired";
+    readonly remaining: number;
+}
+export interface ClaimReply {
+    readonly scope: string;
+    readonly name: string;
+}
+/** A small versioned document; `version` 0 and `value` null where there is none yet. */
+export interface Doc {
+    readonly value: unknown;
+    readonly version: number;
+}
+/** A comment as this client knows it. `sending` is on its way, `pending` waits for approval and is seen by its author only. */
+export interface Comment {
+    readonly comment: string;
+    readonly target: string;
+    readonly text: string;
+    readonly user: string;
+    readonly at: number;
+    readonly state: "sending" | "pending" | "visible";
+}
+/** A counter with this client's own changes in it, before the hub has confirmed them. */
+export interface CounterValue {
+    readonly value: number;
+    readonly pending: boolean;
+}
+/** `on` is undefined while this client cannot know whether its user likes the target. */
+export interface LikeValue extends CounterValue {
+    readonly on: boolean | undefined;
+}
+/** `remaining` is undefined where nothing is offered, as far as is known. */
+export interface StockValue {
+    readonly remaining: number | undefined;
+    readonly pending: boolean;
+}
+export interface HoldValue {
+    readonly reservation: string;
+    readonly item: string;
+    readonly quantity: number;
+    /** By this device's clock, in Unix milliseconds. */
+    readonly expiresAt: number;
+    readonly state: "held" | "confirmed" | "released" | "expired";
 }
 export interface HistoryReply extends Position {
     readonly events: readonly Omit<RoomEvent, "replay">[];

@@ -1,6 +1,6 @@
 import { Emitter } from "./emitter";
 import { Room } from "./room";
-import type { CallOptions, ClientEvents, Options, Session, State } from "./types";
+import type { CallOptions, ClaimReply, ClientEvents, Options, Session, State } from "./types";
 export declare class Roomcast extends Emitter<ClientEvents> {
     #private;
     constructor(options?: Options);
@@ -16,6 +16,8 @@ export declare class Roomcast extends Emitter<ClientEvents> {
     }): Room;
     /** The hub's clock, in Unix milliseconds. */
     ping(options?: CallOptions): Promise<number>;
+    /** Makes a name this user's within its scope; another's is a `conflict`. */
+    claim(scope: string, name: string, options?: CallOptions): Promise<ClaimReply>;
     /** Tries at once instead of waiting out the backoff. */
     retryNow(): void;
 }

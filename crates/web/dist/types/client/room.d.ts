@@ -1,5 +1,11 @@
+import { Comments } from "./comments";
+import { Counts } from "./counts";
 import { Emitter } from "./emitter";
-import type { CallOptions, CommentReply, Count, CountReply, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, Position, Presence, PresenceReply, RoomEvents } from "./types";
+import { Handle } from "./handle";
+import { Counter, Liked, Likes } from "./live";
+import { Stock } from "./stock";
+import type { CallOptions, CommentReply, CountReply, Doc, Frame, HistoryReply, JoinReply, KeyedOptions, LikeReply, ModerateReply, Position, Presence, PresenceReply, RoomEvents } from "./types";
+import { Upload } from "./upload";
 /** What a room needs of its client. */
 export interface RoomHost {
     call(op: string, fields: Frame, how: {
@@ -10,6 +16,8 @@ export interface RoomHost {
     tell(op: string, fields: Frame): void;
     leave(state: RoomState): void;
     rejoin(state: RoomState): void;
+    /** Who this client is, while it is connected. */
+    user(): string | undefined;
 }
 type Status = "wanted" | "joining" | "joined" | "failed" | "kicked";
 export declare class RoomState {
@@ -23,7 +31,8 @@ export declare class RoomState {
     failure: Error | undefined;
     /** How often a join was refused with "later" since the last success. */
     refusals: number;
-    readonly counts: Map<string, Count>;
+    readonly counts: Counts;
+    readonly liked: Liked;
     constructor(name: string);
     emit<Name extends keyof RoomEvents>(name: Name, value: RoomEvents[Name]): void;
     joinFrame(): Frame;
@@ -32,8 +41,6 @@ export declare class RoomState {
     failed(error: Error): void;
     /** A push for this room. */
     push(frame: Frame): void;
-    /** Takes a counter's value, from wherever it was told; an older one changes nothing. */
-    counted({ target, counter, value, version }: Count): void;
 }
 /** One holder's view of a room. The room is left when its last holder has left. */
 export declare class Room extends Emitter<RoomEvents> {
@@ -45,8 +52,20 @@ export declare class Room extends Emitter<RoomEvents> {
     get isJoined(): boolean;
     get position(): Position | undefined;
     get lastPresence(): Presence | undefined;
-    /** The newest known value of a counter; 0 where none was heard. */
+    /** The newest known value of a counter, own changes on their way included; 0 where none was heard. */
     value(target: string, counter: string): number;
+    /** How many like a target, and whether this user does. */
+    likes(target: string): Likes;
+    /** A counter of a target: `download`, `view`, … */
+    counter(target: string, counter: string): Counter;
+    /** A target's comments as far as this room's events tell of them; the same handle each time. */
+    comments(target: string): Comments;
+    /** What is left of an item, and the way to get hold of one. */
+    stock(item: string): Stock;
+    /** An upload of this user's own. */
+    upload(target: string): Upload;
+    /** How many are here. */
+    people(): Handle<Presence>;
     /** Resolves once joined; rejects where the hub refuses for good. */
     ready(): Promise<void>;
     /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
@@ -57,7 +76,16 @@ export declare class Room extends Emitter<RoomEvents> {
     like(target: string, on?: boolean, options?: CallOptions): Promise<LikeReply>;
     /** Adds `by` (1–100) to a counter. */
     count(target: string, counter: string, by?: number, options?: KeyedOptions): Promise<CountReply>;
+    /** Sends a comment; `comments(target).add` also shows it at once. */
     comment(target: string, text: string, options?: KeyedOptions): Promise<CommentReply>;
+    /** Decides about a pending comment, by the version that was looked at; a `conflict` tells what stands in `current`. */
+    moderate(comment: string, decision: "approve" | "reject", version: number, options?: CallOptions): Promise<ModerateReply>;
+    /** Reads a document; version 0 where there is none. */
+    get(doc: string, options?: CallOptions): Promise<Doc>;
+    /** Writes a document over the `version` that was read; a `conflict` tells version and value in `current`. */
+    put(doc: string, value: unknown, version: number, options?: CallOptions): Promise<{
+        version: number;
+    }>;
     /** Events after `since`, or before the offset `before`; oldest first either way. */
     history(query?: {
         since?: Position;

@@ -13,11 +13,12 @@ export interface Call {
 }
 export declare class Outbox {
     #private;
-    /** Queues a call and promises its answer. */
+    /** Queues a call and promises its answer. `how.bytes` is the size of `fields` on the wire. */
     add(op: string, fields: Frame, how: {
         room?: string | undefined;
         repeatable: boolean;
         timeoutMs: number;
+        bytes: number;
     }, signal?: CallOptions["signal"]): Promise<unknown>;
     /** Sends what may go now, in order. `send` returns the id it used, or nothing where it settled the call itself. */
     flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void;

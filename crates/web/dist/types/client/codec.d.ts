@@ -6,3 +6,5 @@ export interface WireCodec {
     decode(data: unknown): Frame;
 }
 export declare function wireCodec(name: Codec): WireCodec;
+/** How many bytes a frame is on the wire. */
+export declare function frameBytes(codec: WireCodec, frame: Frame): number;

@@ -1,5 +1,0 @@
-export { backoffMs } from "./backoff";
-export { RoomcastError } from "./errors";
-export { Room } from "./room";
-export { Roomcast } from "./roomcast";
-export type * from "./types";
