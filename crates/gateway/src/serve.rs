@@ -1,5 +1,6 @@
 //! The process around a node: log, runtime, signals, service manager, exit code, and in development a banner.
 
+mod demo;
 mod notify;
 
 use std::{
@@ -55,6 +56,7 @@ async fn run(config: Config) -> Result<(), AppError> {
     };
     notify::tell(notify::State::Ready);
     if dev {
+        demo::open_sale(&running.node).await;
         print_banner(&running);
     }
     let node = running.node.clone();

@@ -3,8 +3,9 @@
 import { type AdminLink, notificationPanel, openAdmin } from "../shared/admin";
 import { h, need, setText } from "../shared/dom";
 import { findToken, keepToken } from "../shared/token";
+import { queue } from "./queue";
 
-export function adminStrip(toast: (text: string) => void): void {
+export function adminStrip(roomName: string, toast: (text: string) => void): void {
   const intro = need("admin-intro");
   const form = need<HTMLFormElement>("admin-form");
   const field = need<HTMLInputElement>("admin-token");
@@ -30,6 +31,7 @@ export function adminStrip(toast: (text: string) => void): void {
         keepToken(token);
         intro.hidden = form.hidden = true;
         setText(note, `Signed in as ${mine.rc.session?.user ?? "admin"}, live on ${mine.rc.session?.node ?? "the hub"}.`);
+        if (!body.querySelector(".queue-panel")) body.prepend(queue(mine.rc.room(roomName), token));
         body.hidden = false;
       },
       refused: (why) => { if (link === mine) close(why); },

@@ -1,109 +1,95 @@
-// One photo on the wall: its picture, its likes, its comments. It shows what it is told and asks through `Actions`.
+// One photo on the wall: its picture, its likes, its downloads, its comments. All of it lives in the room's handles.
 
+import { type Comment, type Room, RoomcastError } from "@roomcast/client";
 import { h, setText, svg } from "../shared/dom";
 import { ago, count, plural } from "../shared/words";
 import type { Photo } from "./gallery";
 
 const SHOWN = 3;
-const KEPT = 200;
 
-export interface Comment {
-  readonly comment: string;
-  readonly target: string;
-  readonly text: string;
-  readonly user: string;
-  readonly at: number;
-}
-
-export interface Actions {
-  like(photo: string, on: boolean): Promise<void>;
-  /** Resolves to a note for the guest, or to nothing. */
-  comment(photo: string, text: string): Promise<string | undefined>;
+export interface CardHost {
+  readonly room: Room;
   nameOf(user: string): string;
+  /** The guest's like was confirmed, or their comment was taken. */
+  liked(photo: string, on: boolean): void;
+  waits(comment: Comment): void;
+  failed(what: string, error: unknown): void;
 }
 
 export class Card {
   readonly element: HTMLElement;
   readonly #photo: Photo;
-  readonly #actions: Actions;
+  readonly #host: CardHost;
+  readonly #image: HTMLImageElement;
+  readonly #title = h("h2", {});
   readonly #heart: HTMLButtonElement;
   readonly #likes = h("span", { class: "number" }, "0");
+  readonly #download: HTMLAnchorElement;
+  readonly #downloads = h("span", { class: "number" }, "0");
   readonly #commentCount = h("span", { class: "number" }, "0");
   readonly #list: HTMLOListElement;
   readonly #more: HTMLButtonElement;
-  readonly #comments = new Map<string, Comment>();
   #value = 0;
-  #liked = false;
   #all = false;
 
-  constructor(photo: Photo, actions: Actions, eager: boolean) {
+  constructor(photo: Photo, host: CardHost, eager: boolean) {
     this.#photo = photo;
-    this.#actions = actions;
-    this.#heart = h("button", { class: "heart", type: "button", "aria-pressed": "false", onclick: () => void this.#toggle() }, heartIcon(), this.#likes);
-    this.#list = h("ol", { class: "comments", "aria-label": `Comments on ${photo.title}` });
-    this.#more = h("button", { type: "button", class: "more", hidden: true, onclick: () => { this.#all = !this.#all; this.#draw(); } });
-    const field = h("input", { name: "text", maxlength: 500, required: true, autocomplete: "off", placeholder: "Say something nice …", "aria-label": `Comment on ${photo.title}` });
-    const send = h("button", { type: "submit", "aria-label": `Send comment on ${photo.title}` }, "Send");
-    const note = h("p", { class: "form-note", role: "status" });
-    const form = h("form", { class: "say", onsubmit: async (event: SubmitEvent) => {
-      event.preventDefault();
-      const text = field.value.trim();
-      if (text === "") return;
-      send.disabled = true;
-      try {
-        setText(note, (await actions.comment(photo.id, text)) ?? "");
-        field.value = "";
-      } catch (error) {
-        setText(note, `Not sent: ${(error as Error).message}`);
-      }
-      send.disabled = false;
-      field.focus();
-    } }, field, send, note);
+    this.#host = host;
+    const { room } = host;
+    const [likes, downloads, comments] = [room.likes(photo.id), room.counter(photo.id, "download"), room.comments(photo.id)];
 
-    const title = `photo-${photo.id}`;
-    this.element = h("article", { class: "card", "aria-labelledby": title, "data-photo": photo.id },
-      h("img", { src: `/demo/photos/${photo.id}.svg`, alt: photo.alt, width: 480, height: 360, loading: eager ? "eager" : "lazy", decoding: "async" }),
+    this.#image = h("img", { alt: photo.alt, width: 480, height: 360, loading: eager ? "eager" : "lazy", decoding: "async" });
+    this.#title.id = `photo-${photo.id}`;
+    this.#heart = h("button", { class: "heart", type: "button", "aria-pressed": "false", onclick: () => void this.#like() }, heartIcon(), this.#likes);
+    this.#download = h("a", { class: "download", download: `${photo.id}.${photo.src?.endsWith(".svg") ? "svg" : "jpg"}`,
+      onclick: () => void downloads.add().catch((error: unknown) => host.failed("The download was not counted", error)) }, downloadIcon(), this.#downloads);
+    this.#list = h("ol", { class: "comments" });
+    this.#more = h("button", { type: "button", class: "more", hidden: true, onclick: () => { this.#all = !this.#all; this.#drawComments(); } });
+
+    this.element = h("article", { class: "card", "aria-labelledby": this.#title.id, "data-photo": photo.id },
+      this.#image,
       h("div", { class: "card-body" },
         h("header", {},
-          h("div", {}, h("h2", { id: title }, photo.title), h("p", { class: "by" }, `by ${photo.by}`)),
+          h("div", {}, this.#title, h("p", { class: "by" }, `by ${photo.by}`)),
+          this.#download,
           h("span", { class: "talk" }, talkIcon(), this.#commentCount, h("span", { class: "sr" }, " comments")),
           this.#heart),
-        this.#list, this.#more, form));
-    this.#label();
+        this.#list, this.#more, this.#form()));
+    this.show(photo);
+
+    const drawLikes = () => {
+      const { value, on = false, pending } = likes.value;
+      if (value > this.#value) this.#pop();
+      this.#value = value;
+      setText(this.#likes, count(value));
+      this.#heart.setAttribute("aria-pressed", String(on));
+      this.#heart.classList.toggle("on-its-way", pending);
+      this.#label();
+    };
+    const drawDownloads = () => {
+      setText(this.#downloads, count(downloads.value.value));
+      this.#label();
+    };
+    likes.subscribe(drawLikes);
+    downloads.subscribe(drawDownloads);
+    room.counter(photo.id, "comment").subscribe(({ value }) => setText(this.#commentCount, count(value)));
+    comments.subscribe(() => this.#drawComments());
+    drawLikes();
+    drawDownloads();
+    setText(this.#commentCount, count(room.value(photo.id, "comment")));
+    this.#drawComments();
   }
 
-  setLikes(value: number): void {
-    if (value > this.#value) this.#pop();
-    this.#value = value;
-    setText(this.#likes, count(value));
-    this.#label();
-  }
-
-  setLiked(on: boolean): void {
-    this.#liked = on;
-    this.#heart.setAttribute("aria-pressed", String(on));
-    this.#label();
-  }
-
-  setCommentCount(value: number): void {
-    setText(this.#commentCount, count(value));
-  }
-
-  /** False where it is known already. */
-  add(comment: Comment): boolean {
-    if (this.#comments.has(comment.comment)) return false;
-    this.#comments.set(comment.comment, comment);
-    for (const oldest of this.#comments.keys()) {
-      if (this.#comments.size <= KEPT) break;
-      this.#comments.delete(oldest);
+  /** Shows what is known of the photo by now. */
+  show({ title, src }: Photo): void {
+    setText(this.#title, title);
+    this.element.classList.toggle("loading", src === undefined);
+    this.#list.setAttribute("aria-label", `Comments on ${title}`);
+    if (src !== undefined) {
+      this.#image.src = src;
+      this.#download.href = src;
     }
-    this.#draw();
-    return true;
-  }
-
-  clear(): void {
-    this.#comments.clear();
-    this.#draw();
+    this.#label();
   }
 
   /** Brings "3 min ago" up to date. */
@@ -111,18 +97,41 @@ export class Card {
     for (const time of this.#list.querySelectorAll("time")) setText(time, ago(Date.parse(time.dateTime), now));
   }
 
-  async #toggle(): Promise<void> {
-    const on = !this.#liked;
-    this.setLiked(on);
+  async #like(): Promise<void> {
     try {
-      await this.#actions.like(this.#photo.id, on);
-    } catch {
-      this.setLiked(!on);
+      const { on } = await this.#host.room.likes(this.#photo.id).toggle();
+      this.#host.liked(this.#photo.id, on);
+    } catch (error) {
+      this.#host.failed("Your like did not get through", error);
     }
   }
 
+  #form(): HTMLFormElement {
+    const { id } = this.#photo;
+    const field = h("input", { name: "text", maxlength: 500, required: true, autocomplete: "off", placeholder: "Say something nice …", "aria-labelledby": `say-${id} photo-${id}` });
+    const note = h("p", { class: "form-note", role: "status" });
+    const send = async (event: SubmitEvent) => {
+      event.preventDefault();
+      const text = field.value.trim();
+      if (text === "") return;
+      field.value = "";
+      try {
+        const reply = await this.#host.room.comments(id).add(text);
+        setText(note, reply.pending ? "Thank you! A host reads it first; until then only you see it." : "");
+        if (reply.pending) this.#host.waits({ comment: reply.comment, target: id, text, user: "", at: reply.at, state: "pending" });
+      } catch (error) {
+        setText(note, `Not sent: ${(error as Error).message}${error instanceof RoomcastError && error.retryable ? " Try again in a moment." : ""}`);
+        if (field.value === "") field.value = text;
+      }
+    };
+    return h("form", { class: "say", onsubmit: (event: SubmitEvent) => void send(event) },
+      h("span", { class: "sr", id: `say-${id}` }, "Comment on"), field, h("button", { type: "submit", "aria-labelledby": `send-${id} say-${id} photo-${id}` }, h("span", { id: `send-${id}` }, "Send")), note);
+  }
+
   #label(): void {
-    this.#heart.setAttribute("aria-label", `Like ${this.#photo.title}, ${plural(this.#value, "like")}`);
+    const title = this.#title.textContent ?? "";
+    this.#heart.setAttribute("aria-label", `Like ${title}, ${plural(this.#value, "like")}`);
+    this.#download.setAttribute("aria-label", `Download ${title}, ${plural(Number(this.#downloads.textContent?.replaceAll(",", "")), "download")}`);
   }
 
   #pop(): void {
@@ -132,14 +141,15 @@ export class Card {
     this.#heart.classList.add("pop");
   }
 
-  #draw(): void {
-    const all = [...this.#comments.values()];
+  #drawComments(): void {
+    const all = this.#host.room.comments(this.#photo.id).value;
     const shown = this.#all ? all : all.slice(-SHOWN);
-    this.#list.replaceChildren(...shown.map(({ text, user, at }) => {
-      const name = this.#actions.nameOf(user);
-      return h("li", {},
+    this.#list.replaceChildren(...shown.map(({ text, user, at, state }) => {
+      const name = this.#host.nameOf(user);
+      return h("li", { class: state === "visible" ? "" : "waiting" },
         h("span", { class: `face face-${hue(user)}`, "aria-hidden": "true" }, initial(name)),
-        h("p", {}, h("strong", {}, name), " ", text, " ", h("time", { datetime: new Date(at).toISOString() }, ago(at, Date.now()))));
+        h("p", {}, h("strong", {}, name), " ", text, " ",
+          state === "visible" ? h("time", { datetime: new Date(at).toISOString() }, ago(at, Date.now())) : h("span", { class: "tag" }, state === "pending" ? "waiting for a host" : "sending …")));
     }));
     this.#more.hidden = all.length <= SHOWN;
     setText(this.#more, this.#all ? "Show fewer" : `Show all ${all.length}`);
@@ -156,10 +166,7 @@ function hue(user: string): number {
   return sum % 6;
 }
 
-function heartIcon(): SVGElement {
-  return svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: "M12 20.5S3.5 15.6 3.5 9.2A4.7 4.7 0 0 1 12 6.4a4.7 4.7 0 0 1 8.5 2.8c0 6.4-8.5 11.3-8.5 11.3Z" }));
-}
-
-function talkIcon(): SVGElement {
-  return svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: "M4 5.5h16v11h-9l-4.5 3.6v-3.6H4Z" }));
-}
+const icon = (d: string): SVGElement => svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d }));
+const heartIcon = () => icon("M12 20.5S3.5 15.6 3.5 9.2A4.7 4.7 0 0 1 12 6.4a4.7 4.7 0 0 1 8.5 2.8c0 6.4-8.5 11.3-8.5 11.3Z");
+const talkIcon = () => icon("M4 5.5h16v11h-9l-4.5 3.6v-3.6H4Z");
+const downloadIcon = () => icon("M12 4v11m-4.5-4L12 15.5 16.5 11M5 19.5h14");

@@ -1,95 +1,135 @@
-// The photo wall: an event room as its guests see it.
+// The photo wall: an event's room as its guests see it. It wires the parts together; what they show is theirs.
 
-import { type Codec, type Count, Roomcast, RoomcastError } from "@roomcast/client";
+import { type Codec, type Presence, Roomcast, RoomcastError } from "@roomcast/client";
 import { h, need, setText } from "../shared/dom";
 import { count, plural } from "../shared/words";
 import { adminStrip } from "./admin-strip";
+import { fetchPicture, type Picture } from "./album";
 import { connectionBadge } from "./badge";
-import { Card, type Comment } from "./card";
-import { GALLERY } from "./gallery";
-import { Likes } from "./likes";
+import { Card, type CardHost } from "./card";
+import { GALLERY, type Photo } from "./gallery";
+import { Memory } from "./memory";
+import { sale } from "./sale";
+import { colours } from "./theme";
+import { uploads } from "./uploads";
+
+/** Beyond so many photos of guests on the wall the oldest makes room. */
+const MAX_GUEST_PHOTOS = 60;
 
 const query = new URLSearchParams(location.search);
 const asked = query.get("room") ?? "";
-const roomName = /^event:[A-Za-z0-9._~-]{1,128}$/.test(asked) ? asked : "event:demo";
+const roomName = /^[a-z][a-z0-9_-]{0,31}:[A-Za-z0-9._~-]{1,128}$/.test(asked) ? asked : "wall:summer-night";
 const codec: Codec = query.get("codec") === "msgpack" ? "msgpack" : "json";
 
 const rc = new Roomcast({ codec, guestKey: "roomcast:guest" });
-const room = rc.room(roomName, { recent: 50 });
-let likes: Likes | undefined;
+const room = rc.room(roomName, { recent: 200 });
+const cards = new Map<string, Card>();
+/** Photos of guests, the oldest first. */
+const shared: string[] = [];
+let memory: Memory | undefined;
 let me: string | undefined;
+/** One picture is fetched at a time, so that a full wall does not knock on the hub a hundred times at once. */
+let fetching: Promise<void> = Promise.resolve();
 
-const cards = new Map(GALLERY.map((photo, i) => [photo.id, new Card(photo, {
-  async like(id, on) {
-    try {
-      await room.like(id, on);
-      likes?.set(id, on);
-    } catch (error) {
-      toast(refusal("Your like did not get through", error));
-      throw error;
-    }
-  },
-  async comment(id, text) {
-    const reply = await room.comment(id, text);
-    return reply.pending ? "Thank you! It appears once a host has approved it." : undefined;
-  },
-  nameOf: (user) => (user === me ? "You" : `Guest ${user.replace(/^guest[-_:]?/i, "").slice(-5)}`),
-}, i < 6)]));
+const nameOf = (user: string): string => (user === me || user === "" ? "You" : `Guest ${user.replace(/^(guest|g)[-_:]?/i, "").slice(-5)}`);
+const announce = (text: string): void => setText(need("announce"), text);
+
+const host: CardHost = {
+  room,
+  nameOf,
+  liked: (photo, on) => memory?.like(photo, on),
+  waits: (comment) => memory?.wait({ ...comment, user: me ?? "" }),
+  failed: (what, error) => toast(refusal(what, error)),
+};
+
+function hang(photo: Photo, eager: boolean): Card {
+  const card = new Card(photo, host, eager);
+  cards.set(photo.id, card);
+  return card;
+}
+
+/** A photo that a guest has shared, from the moment the hub says that it is complete. */
+function hangShared(id: string, user: string, picture: Picture | undefined): void {
+  const known = cards.get(id);
+  const photo = (found: Picture | undefined): Photo => ({ id, title: found?.title || "A photo", by: nameOf(user), alt: `A photo by ${nameOf(user)}: ${found?.title || "untitled"}`, src: found?.src });
+  if (known) {
+    if (picture) known.show(photo(picture));
+    return;
+  }
+  const card = hang(photo(picture), true);
+  card.element.classList.add("fresh");
+  need("wall").prepend(card.element);
+  shared.push(id);
+  if (shared.length > MAX_GUEST_PHOTOS) takeDown(shared.shift()!);
+  if (picture) return;
+  fetching = fetching.then(async () => {
+    const found = await fetchPicture(room, id).catch(() => undefined);
+    if (found) card.show(photo(found));
+    else takeDown(id);
+  });
+}
+
+function takeDown(id: string): void {
+  cards.get(id)?.element.remove();
+  cards.delete(id);
+}
 
 function start(): void {
+  colours(need<HTMLButtonElement>("colours"));
   setText(need("room"), roomName);
-  need("wall").append(...[...cards.values()].map((card) => card.element));
+  need("wall").append(...GALLERY.map((photo, i) => hang(photo, i < 6).element));
   connectionBadge(rc, room, codec);
-  adminStrip(toast);
+  adminStrip(roomName, toast);
+  sale(room, announce);
+  uploads(room, { user: () => me, announce, done: (id, picture) => hangShared(id, me ?? "", picture) });
   setInterval(() => { for (const card of cards.values()) card.tick(Date.now()); }, 15_000);
 
   rc.on("state", (state) => {
     document.body.classList.toggle("offline", state.name !== "connected");
     if (state.name !== "connected" || state.session.user === me) return;
     me = state.session.user;
-    likes = new Likes(roomName, me, showLiked);
-    showLiked();
+    memory = new Memory(roomName, me, recall);
+    recall();
   });
-  room.on("presence", ({ users, connections }) => {
-    setText(need("guests"), count(users));
-    setText(need("guests-word"), users === 1 ? "guest" : "guests");
-    need("guests-pill").title = `${plural(users, "guest")} on ${plural(connections, "screen")}`;
+  room.people().subscribe(showPeople);
+  room.on("count", ({ counter }) => {
+    if (counter !== "like") return;
+    let sum = 0;
+    for (const id of cards.keys()) sum += room.value(id, "like");
+    setText(need("likes-total"), count(sum));
   });
-  room.on("count", showCount);
-  room.on("event", (event) => {
-    const comment = event.event === "comment" ? readComment(event.data) : undefined;
-    const card = comment && cards.get(comment.target);
-    if (!comment || !card?.add(comment) || event.replay || comment.user === me) return;
-    setText(need("announce"), `New comment on ${GALLERY.find(({ id }) => id === comment.target)?.title ?? "a photo"}: ${comment.text}`);
+  room.on("event", ({ event, data, replay }) => {
+    const { target, comment, text, user } = (data ?? {}) as Record<string, unknown>;
+    if (typeof target !== "string" || typeof user !== "string") return;
+    if (event === "upload") hangShared(target, user, undefined);
+    if (event !== "comment" || typeof comment !== "string") return;
+    const approved = memory?.decided(comment) ?? false;
+    if (replay || !cards.has(target)) return;
+    if (approved) toast("A host has approved your comment.");
+    else if (user !== me) announce(`New comment: ${String(text)}`);
   });
-  room.on("reset", () => {
-    for (const card of cards.values()) card.clear();
-    room.reload();
-  });
-  room.on("error", (error) => toast(refusal(`The room ${roomName} is closed to you`, error)));
+  room.on("reset", () => room.reload());
+  room.on("error", (error) => { if (!(error instanceof RoomcastError && error.code === "closed")) toast(refusal(`The room ${roomName} is closed to you`, error)); });
   room.on("kicked", ({ reason }) => toast(`You were removed from the room: ${reason}`));
   rc.connect();
 }
 
-function showCount({ target, counter, value }: Count): void {
-  const card = cards.get(target);
-  if (counter === "like") card?.setLikes(value);
-  else if (counter === "comment") card?.setCommentCount(value);
-  let sum = 0;
-  for (const id of cards.keys()) sum += room.value(id, "like");
-  setText(need("likes-total"), count(sum));
+/** What this browser's guest liked, and said, on an earlier visit or in another tab. */
+function recall(): void {
+  const liked = new Set(memory?.likes);
+  for (const id of cards.keys()) {
+    const likes = room.likes(id);
+    if (!likes.value.pending && liked.has(id) !== (likes.value.on ?? false)) likes.remember(liked.has(id));
+  }
+  for (const comment of memory?.waiting(Date.now()) ?? []) {
+    if (cards.has(comment.target) && !room.comments(comment.target).value.some((known) => known.comment === comment.comment)) room.comments(comment.target).remember(comment);
+  }
 }
 
-function showLiked(): void {
-  for (const [id, card] of cards) card.setLiked(likes?.has(id) ?? false);
-}
-
-/** Undefined where it is no comment that could be shown. */
-function readComment(data: unknown): Comment | undefined {
-  if (typeof data !== "object" || data === null) return undefined;
-  const { comment, target, text, user, at } = data as Record<string, unknown>;
-  if (typeof target !== "string" || typeof text !== "string" || typeof user !== "string") return undefined;
-  return { comment: String(comment), target, text, user, at: typeof at === "number" ? at : Date.now() };
+function showPeople({ users, connections }: Presence): void {
+  setText(need("guests"), count(users));
+  setText(need("guests-word"), users === 1 ? "guest" : "guests");
+  need("guests-pill").title = `${plural(users, "guest")} on ${plural(connections, "screen")}`;
 }
 
 function refusal(what: string, error: unknown): string {

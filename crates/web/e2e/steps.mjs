@@ -20,7 +20,7 @@ export const card = (photo) => `[data-photo="${photo}"]`;
 const likes = (photo) => `${card(photo)} .heart .number`;
 export const live = (page) => until("the badge should say Live", async () => { const text = await textOf(page, "#badge-title"); return text.startsWith("Live") || text; });
 
-async function say(page, photo, text) {
+export async function say(page, photo, text) {
   await page.fill(`${card(photo)} .say input`, text);
   await page.press(`${card(photo)} .say input`, "Enter");
 }

@@ -10,7 +10,7 @@ use std::{
 
 use roomcast_core::{
     limits::{Cap, DEV_ACCEPT_PER_SECOND, DEV_CONNECT_RATE_PER_IP, DEV_CONNECTIONS_PER_IP, Limits},
-    permission::{Namespaces, Rules},
+    permission::{Namespaces, Role, Rules},
 };
 use roomcast_protocol::Namespace;
 
@@ -56,6 +56,8 @@ pub const DEFAULT_BALANCER_DELAY: Duration = Duration::from_secs(5);
 pub const DEFAULT_SPREAD: Duration = Duration::from_secs(10);
 /// Below the 30 s after which Kubernetes and systemd kill by default.
 pub const DEFAULT_DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// Where the demo wall lives; there is none in production.
+pub const DEMO_NAMESPACE: &str = "wall";
 /// In development nobody balances.
 pub const DEV_BALANCER_DELAY: Duration = Duration::ZERO;
 /// In development a restart should not make one wait.
@@ -106,9 +108,22 @@ impl Draft {
             redis_url: None,
             prefix: Some(DEFAULT_PREFIX.to_owned()),
             level: Some(DEFAULT_LOG_LEVEL.to_owned()),
-            rules: Namespaces::default().iter().map(|(name, rules)| (name.clone(), *rules)).collect(),
+            rules: Namespaces::default()
+                .iter()
+                .map(|(name, rules)| (name.clone(), *rules))
+                .chain(dev.then(demo).flatten())
+                .collect(),
         }
     }
+}
+
+/// The namespace of the demo's photo wall: its guests share photos, and their comments wait for a host. Only in
+/// development, where the wall is.
+fn demo() -> Option<(Namespace, Rules)> {
+    let guest = Role::Guest;
+    let rules =
+        Rules { join: guest, publish: guest, count: guest, moderated: true, stock: true, ..Rules::default() };
+    Some((Namespace::parse(DEMO_NAMESPACE).ok()?, rules))
 }
 
 fn config(dev: bool, listen: SocketAddr) -> Config {

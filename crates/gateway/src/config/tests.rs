@@ -117,6 +117,21 @@ fn production_needs_redis_and_a_key() {
 }
 
 #[test]
+fn the_demo_wall_is_there_in_development_only() {
+    use roomcast_core::permission::{Access, Identity, Role};
+    let room = roomcast_protocol::RoomName::parse("wall:summer-night").unwrap();
+    let guest = Identity { user: "g".into(), role: Role::Guest, rooms: None };
+    let config = Config::load(&dev()).unwrap();
+    let rules = config.namespaces.rules(&room).unwrap();
+    assert!(rules.moderated && rules.stock);
+    for access in [Access::Join, Access::Publish, Access::Count] {
+        assert!(rules.allow(access, &guest, &room), "{access:?}");
+    }
+    assert!(!rules.allow(Access::Moderate, &guest, &room));
+    assert!(Config::load(&production()).unwrap().namespaces.rules(&room).is_none());
+}
+
+#[test]
 fn development_needs_nothing_and_stays_on_this_machine() {
     let config = Config::load(&dev()).unwrap();
     assert!(config.dev && config.redis.is_none() && config.auth.key_is_generated);
