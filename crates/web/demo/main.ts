@@ -60,6 +60,7 @@ function hangShared(id: string, user: string, picture: Picture | undefined): voi
   card.element.classList.add("fresh");
   need("wall").prepend(card.element);
   shared.push(id);
+  recall();
   if (shared.length > MAX_GUEST_PHOTOS) takeDown(shared.shift()!);
   if (picture) return;
   fetching = fetching.then(async () => {

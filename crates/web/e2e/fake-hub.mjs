@@ -36,8 +36,25 @@ export async function startFakeHub(port = 0) {
   let framesOut = 0;
   let extra = 0;
 
-  const server = createServer((request, response) => {
+  /** `POST /api/v1/{op}`, as far as the steps use it. */
+  const operation = (op, { room: name, user = "api", ...fields }) => {
+    const room = hub.room(name);
+    if (op === "stock") return room.offer(fields.item, fields.stock, fields.per_user, fields.hold_ms) ?? {};
+    return room.answer({ user, role: "service", send() {} }, op, fields);
+  };
+
+  const server = createServer(async (request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
+    if (request.method === "POST" && pathname.startsWith("/api/v1/")) {
+      let body = "";
+      for await (const chunk of request) body += chunk;
+      try {
+        const ok = JSON.stringify(operation(pathname.split("/").at(-1), JSON.parse(body)));
+        return response.writeHead(200, { "content-type": "application/json" }).end(ok);
+      } catch (error) {
+        return response.writeHead(409, { "content-type": "application/problem+json" }).end(JSON.stringify({ code: error.code, detail: error.message }));
+      }
+    }
     const queue = /^\/api\/v1\/rooms\/([^/]+)\/comments$/.exec(pathname);
     if (queue && request.headers.authorization === `Bearer ${ADMIN_TOKEN}`) {
       const comments = hub.pending.filter(({ room }) => room === decodeURIComponent(queue[1]));

@@ -49,7 +49,7 @@ const more = [
 ];
 
 try {
-  await run({ urls: [hub.url, hub.url], adminToken: ADMIN_TOKEN, screenshots: process.env.SCREENSHOTS, more });
+  await run({ urls: [hub.url, hub.url], adminToken: ADMIN_TOKEN, screenshots: process.env.SCREENSHOTS, more, only: process.argv[2] });
 } catch (error) {
   console.error(`e2e: ${error.message}`);
   process.exitCode = 1;
