@@ -7,6 +7,7 @@ use std::{
 };
 
 use fred::types::{Message, config::Server};
+use roomcast_counter::PublishMode;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +35,7 @@ pub(super) struct Reader {
     pub(super) shard: Arc<Shard>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) routes: Arc<Routes>,
+    pub(super) mode: PublishMode,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) warned: Option<Instant>,
 }
@@ -46,7 +48,7 @@ impl Reader {
                 Err(broadcast::error::RecvError::Lagged(lost)) => {
                     Dropped::ClientLagged.count(lost);
                     tracing::warn!(lost, "the reader fell behind the subscription connection");
-                    self.feed.lock().interrupt(self.routes.scope(&self.shard));
+                    self.feed.lock().interrupt(self.routes.scope(self.mode, &self.shard));
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             }
@@ -129,7 +131,6 @@ mod tests {
 
     use fred::types::MessageKind;
     use proptest::prelude::*;
-    use roomcast_counter::PublishMode;
     use roomcast_protocol::{PresenceCount, RoomName};
 
     use super::*;
@@ -169,6 +170,7 @@ mod tests {
             shard: Shard::new(Server::new("127.0.0.1", 1), keys_probe, CancellationToken::new()).0,
             nodes: Arc::new(nodes),
             routes,
+            mode: PublishMode::Plain,
             witnesses: Arc::new(Witnesses::new(Instant::now())),
             warned: None,
         }

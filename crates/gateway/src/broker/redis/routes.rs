@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use roomcast_counter::PublishMode;
 use tokio::sync::Notify;
 
 use super::shard::Shard;
@@ -44,8 +45,8 @@ impl Routes {
     }
 
     /// The rooms whose messages come by way of this server.
-    pub(super) fn scope(&self, shard: &Shard) -> Scope {
-        match self.mode {
+    pub(super) fn scope(&self, mode: PublishMode, shard: &Shard) -> Scope {
+        match mode {
             PublishMode::Plain => Scope::All,
             PublishMode::Sharded => {
                 let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);

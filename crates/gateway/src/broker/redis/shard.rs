@@ -231,6 +231,7 @@ pub(super) fn read(context: &Context, shard: &Arc<Shard>, link: &Link) -> DropGu
         shard: shard.clone(),
         nodes: context.nodes.clone(),
         routes: context.routes.clone(),
+        mode: context.mode,
         witnesses: context.witnesses.clone(),
         warned: None,
     };
