@@ -17,6 +17,8 @@ from websocket import Client, Closed, Refused, proxy_v2, request, status_of
 ROOT = Path(__file__).resolve().parent.parent.parent
 PATH = os.environ["PATH"] + ":/usr/local/sbin:/usr/sbin:/sbin"
 CAP = 3
+# What one address may hold open at HAProxy, asked for or not.
+PER_ADDRESS = 30
 # Where the balancer before the balancer stands, where a test has one.
 OUTER = "127.7.0.1"
 
@@ -233,7 +235,7 @@ class Stage:
 
     async def start_haproxy(self):
         bind = f"127.0.0.1:{self.port}" + (f",[::1]:{self.port}" if HAS_IPV6 else "")
-        env = {"BALANCER_BIND": bind, "BALANCER_MAXCONN": "2000"}
+        env = {"BALANCER_BIND": bind, "BALANCER_MAXCONN": "2000", "BALANCER_PER_ADDRESS": str(PER_ADDRESS)}
         for index, (port, check) in enumerate(zip(self.node_ports, self.check_ports), 1):
             env |= {f"BALANCER_NODE{index}": f"127.0.0.1:{port}", f"BALANCER_NODE{index}_CHECK_PORT": str(check)}
         if self.behind_another:
