@@ -26,6 +26,10 @@ demo *args:
     cargo build --release -p roomcast-gateway
     scripts/demo {{ args }}
 
+# render the Helm chart with Helm itself and hold it against the schemas of Kubernetes (builds Helm once, with Go)
+chart:
+    scripts/check-chart
+
 # format everything
 fmt:
     cargo fmt --all
