@@ -105,18 +105,23 @@ enum Work {
 
 impl At<'_> {
     /// Makes a call if the breaker admits it, and tells the breaker what came of it.
-    pub async fn call<T, E: Fault>(
-        &self,
+    ///
+    /// A call to the counters is large, whatever it does: it is kept on the heap, and whoever waits stays small.
+    pub fn call<'a, T: 'a, E: Fault + 'a>(
+        &'a self,
         repeat: Repeat,
-        call: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Failure> {
-        self.guarded(repeat, Work::Short, call).await
+        call: impl Future<Output = Result<T, E>> + 'a,
+    ) -> impl Future<Output = Result<T, Failure>> + 'a {
+        self.guarded(repeat, Work::Short, Box::pin(call))
     }
 
     /// The same for a read whose size has no small bound: that it took too long speaks against the server only while
     /// the probe over the real path does not vouch for it.
-    pub async fn read<T, E: Fault>(&self, read: impl Future<Output = Result<T, E>>) -> Result<T, Failure> {
-        self.guarded(Repeat::Harmless, Work::Long, read).await
+    pub fn read<'a, T: 'a, E: Fault + 'a>(
+        &'a self,
+        read: impl Future<Output = Result<T, E>> + 'a,
+    ) -> impl Future<Output = Result<T, Failure>> + 'a {
+        self.guarded(Repeat::Harmless, Work::Long, Box::pin(read))
     }
 
     async fn guarded<T, E: Fault>(

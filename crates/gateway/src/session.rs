@@ -242,7 +242,7 @@ impl Driver {
                 }
                 // Nothing waits for it and it is not read: it is this node that is busy with what it asked for.
                 Due::Close(CloseCode::PingTimeout) if working && self.conn.is_drained() => {
-                    self.session.heard()
+                    self.session.heard();
                 }
                 // It took nothing of what waits for it.
                 Due::Close(CloseCode::PingTimeout) if !self.conn.is_drained() => {

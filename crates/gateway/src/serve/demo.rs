@@ -21,10 +21,7 @@ const SELLER: &str = "demo";
 
 /// Offers ten prints in the wall's room, and says what they are in its document `sale`.
 pub(super) async fn open_sale(node: &Node) {
-    let room = match RoomName::parse(&format!("{DEMO_NAMESPACE}:{ROOM}")) {
-        Ok(room) => room,
-        Err(_) => return,
-    };
+    let Ok(room) = RoomName::parse(&format!("{DEMO_NAMESPACE}:{ROOM}")) else { return };
     let words = json!({
         "item": ITEM, "title": "Signed A3 print", "price": "€ 15",
         "stock": STOCK, "per_user": PER_USER, "hold_s": HOLD.as_secs(),
@@ -38,7 +35,7 @@ pub(super) async fn open_sale(node: &Node) {
             // Another node was here before, or a host has offered more since.
             Ok(()) | Err(Failure { code: ErrorCode::Conflict, .. }) => {}
             Err(failure) => {
-                tracing::warn!(%room, error = %failure.message, "the demo wall has nothing to sell")
+                tracing::warn!(%room, error = %failure.message, "the demo wall has nothing to sell");
             }
         }
     }

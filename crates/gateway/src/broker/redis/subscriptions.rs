@@ -416,7 +416,9 @@ impl Task {
             }
             Err(error) => {
                 let failed = channels.iter().map(|channel| (channel.clone(), error.clone())).collect();
-                channels.into_iter().for_each(|channel| self.doubt(channel));
+                for channel in channels {
+                    self.doubt(channel);
+                }
                 failed
             }
         }
