@@ -53,3 +53,11 @@ chaos *args:
 # roomcast and its peers by turns on this machine: CPU, latency and memory as ratios
 compare *args:
     scripts/compare {{ args }}
+
+# crowds that race over a cluster whose replies get lost: every scenario, fixed seeds and a random one
+race *args:
+    scripts/race {{ args }}
+
+# likes, counts and reservations through the store, as ratios of redis-benchmark with the same words
+bench-counters:
+    cargo bench --locked -p roomcast-counter --bench counters

@@ -10,6 +10,7 @@ mod cluster;
 mod compare;
 mod fanout;
 mod idle;
+mod race;
 mod report;
 mod slow;
 mod smoke;
@@ -48,6 +49,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Opens many connections that do nothing: memory per connection.
     Idle(idle::Options),
+    /// Starts a cluster of its own, lets crowds race on it while replies get lost, and judges every invariant.
+    Race(race::Options),
     /// Puts slow readers into a busy room: what the others feel of it, and what it costs the node.
     Slow(slow::Options),
     /// Walks through the main job on two nodes, and optionally kills one.
@@ -84,6 +87,7 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
             Command::CompareCrowd(options) => compare::crowd(&options),
             Command::Fanout(options) => Box::pin(fanout::run(options)).await,
             Command::Idle(options) => Box::pin(idle::run(options)).await,
+            Command::Race(options) => Box::pin(race::run(options)).await,
             Command::Slow(options) => Box::pin(slow::run(options)).await,
             Command::Smoke(options) => Box::pin(smoke::run(options)).await,
         }

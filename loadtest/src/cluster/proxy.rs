@@ -187,6 +187,8 @@ async fn pump(
         let weather = *felt.borrow();
         match weather {
             Weather::Deaf if spoken.is_none() => continue,
+            // Bytes may be missing before these: a network loses the end of what was said, never its middle.
+            Weather::Cut => return,
             Weather::Late(by) => sleep(by).await,
             _ => {}
         }

@@ -86,6 +86,11 @@ impl Server {
         None
     }
 
+    #[allow(dead_code, reason = "the benchmark's")]
+    pub(crate) fn port(&self) -> u16 {
+        self.addr.port()
+    }
+
     /// Whether the answer to a command on a new connection begins so.
     fn asks(&self, command: &str, beginning: &str) -> bool {
         let ask = || {
