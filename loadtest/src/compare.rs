@@ -3,8 +3,8 @@
 //! spread. It is a benchmark: it means something on a machine that does nothing else.
 
 mod bars;
-mod contest;
-mod cpu;
+pub(crate) mod contest;
+pub(crate) mod cpu;
 mod fanout;
 mod flat;
 mod frames;
@@ -16,14 +16,14 @@ mod likes;
 mod limit;
 mod nodes;
 mod offer;
-mod peer;
+pub(crate) mod peer;
 mod plot;
-mod result;
-mod stats;
-mod swarm;
-mod table;
+pub(crate) mod result;
+pub(crate) mod stats;
+pub(crate) mod swarm;
+pub(crate) mod table;
 mod tungstenite;
-mod wire;
+pub(crate) mod wire;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
@@ -118,6 +118,9 @@ pub(crate) struct Options {
     /// The node's binary; without it, roomcast beside this program.
     #[arg(long)]
     roomcast: Option<PathBuf>,
+    /// What that binary was built of, where git says something else here.
+    #[arg(long)]
+    commit: Option<String>,
     /// The folder of the other servers.
     #[arg(long, default_value = "loadtest/peers")]
     peers_dir: PathBuf,
@@ -178,6 +181,9 @@ fn groups(peers: &[Peer], fit: usize) -> anyhow::Result<Vec<Vec<Peer>>> {
 /// Runs the comparison; false where `--bars` was given and one is missed.
 pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let cores = Cores::pick()?;
+    if cfg!(debug_assertions) {
+        eprintln!("this tool was built without optimisation, and with it the bare loop: figures mean little");
+    }
     if !cores.are_apart() {
         eprintln!("one core only: servers and clients share it, and the figures mean little");
     }
@@ -199,7 +205,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
         quick: options.quick,
         only: options.only.clone(),
     };
-    let (machine, commit, command) = (result::machine(), result::commit(), command());
+    let (machine, command) = (result::machine(), command());
+    let commit = options.commit.clone().unwrap_or_else(result::commit);
     cpu::pin(cores.client)?;
 
     let workloads = if options.workloads.is_empty() {

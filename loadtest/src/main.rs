@@ -4,6 +4,7 @@
 //! subcommand; each ends with a table for people, on request a JSON file for programs, and an exit code: 0 all
 //! promises held, 1 one was broken, 2 the test itself could not be run.
 
+mod capacity;
 mod chaos;
 mod client;
 mod cluster;
@@ -35,6 +36,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures what things cost here, and says what a given load needs: nodes, Redis, memory, network.
+    Capacity(Box<capacity::Options>),
     /// Starts a cluster of its own, breaks it, and judges what its clients saw.
     Chaos(chaos::Options),
     /// roomcast and its peers by turns: CPU, latency and memory as ratios.
@@ -81,6 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<bool> {
     let runtime = builder.enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         match arguments.command {
+            Command::Capacity(options) => Box::pin(capacity::run(*options)).await,
             Command::Chaos(options) => Box::pin(chaos::run(options)).await,
             Command::Compare(options) => Box::pin(compare::run(*options)).await,
             Command::CompareServer(options) => compare::serve(options).await,

@@ -161,7 +161,7 @@ impl Contestant {
 
 /// One back end: publishes over some WebSockets, and where the server has an HTTP API for many at once, over that.
 #[derive(Debug)]
-struct Publisher {
+pub(crate) struct Publisher {
     wire: Wire,
     sockets: Swarm,
     next: usize,
@@ -169,7 +169,7 @@ struct Publisher {
 }
 
 impl Publisher {
-    fn connect(running: &Running) -> anyhow::Result<Self> {
+    pub(crate) fn connect(running: &Running) -> anyhow::Result<Self> {
         let wire = running.peer.wire();
         let token = running.token()?;
         let sockets = Swarm::open(wire, running.address, &[Role::Publisher(&token); PUBLISHERS])?;
@@ -177,7 +177,7 @@ impl Publisher {
         Ok(Self { wire, sockets, next: 0, api })
     }
 
-    fn publish(&mut self, events: &[(usize, &str)]) -> anyhow::Result<()> {
+    pub(crate) fn publish(&mut self, events: &[(usize, &str)]) -> anyhow::Result<()> {
         if events.len() > 1
             && let (Some(api), Some(request)) = (&mut self.api, self.wire.batch(events, API_KEY))
         {
@@ -202,7 +202,7 @@ impl Publisher {
     }
 
     /// Takes what was answered.
-    fn settle(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn settle(&mut self) -> anyhow::Result<()> {
         if let Some(api) = &mut self.api {
             api.settle()?;
         }

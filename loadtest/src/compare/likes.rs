@@ -2,10 +2,7 @@
 //! `redis-benchmark` gets from the very same script with as many clients. The script and its arguments are read off a
 //! real like with MONITOR, so they can't differ.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::{
@@ -33,7 +30,7 @@ const UNIT: &str = "likes per second";
 
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let (time, requests, rounds) = if bench.quick {
-        (Duration::from_millis(200), 500, 2)
+        (Duration::from_millis(200), 3000, 2)
     } else {
         (Duration::from_secs(1), 20_000, bench.rounds.min(7))
     };
@@ -47,7 +44,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let mut lines = BufReader::new(monitor).lines();
     timeout(PATIENCE, lines.next_line()).await.context("MONITOR")??;
     likers.like_once()?;
+    let deadline = Instant::now() + PATIENCE;
     let script = loop {
+        ensure!(Instant::now() < deadline, "Redis was told no script that likes");
         let line = timeout(PATIENCE, lines.next_line()).await.context("no script was seen")??;
         let words = words(&line.context("MONITOR ended")?);
         if let Some(words) = benchmarked(words) {
@@ -188,15 +187,12 @@ fn benchmarked(words: Vec<Vec<u8>>) -> Option<Vec<String>> {
     }
     let words: Vec<String> =
         words.into_iter().map(|word| String::from_utf8(word).ok()).collect::<Option<_>>()?;
-    // A guest's id stands alone as one argument; everything else is the same for all.
-    let mut guests: BTreeMap<&str, usize> = BTreeMap::new();
-    for word in &words {
-        if word.starts_with("g-") {
-            *guests.entry(word).or_default() += 1;
-        }
-    }
-    let guest = guests.into_keys().next()?.to_owned();
-    Some(words.iter().map(|word| word.replace(&guest, "g-__rand_int__")).collect())
+    // The user's id stands there as it is and once more as JSON; everything else is the same for all.
+    let user = words.iter().find(|word| words.contains(&format!("\"{word}\"")))?.clone();
+    // In a room of its own, which no node hears: what is compared with is Redis alone.
+    let bare = format!("{}-bare", wire::room_name(0));
+    let changed = words.iter().map(|word| word.replace(&user, "u-__rand_int__"));
+    Some(changed.map(|word| word.replace(&wire::room_name(0), &bare)).collect())
 }
 
 /// What `redis-benchmark` gets from it.
@@ -240,9 +236,23 @@ mod tests {
     fn only_the_likes_script_is_taken_and_its_user_made_random() {
         let of = |words: &[&str]| benchmarked(words.iter().map(|word| word.as_bytes().to_vec()).collect());
         assert_eq!(of(&["PING"]), None);
-        assert_eq!(of(&["EVALSHA", "ab", "0", "g-1"]), None);
-        let script = of(&["evalsha", "ab", "1", "k", "g-abc", "photo-1", "1"]).unwrap();
-        assert_eq!(script, ["evalsha", "ab", "1", "k", "g-__rand_int__", "photo-1", "1"]);
+        assert_eq!(of(&["EVALSHA", "ab", "0", "guest-1"]), None);
+        let script =
+            of(&["evalsha", "ab", "1", "rc:{event:bench-0}:meta", "guest-a", "\"guest-a\"", "photo-1", "1"])
+                .unwrap();
+        assert_eq!(
+            script,
+            [
+                "evalsha",
+                "ab",
+                "1",
+                "rc:{event:bench-0-bare}:meta",
+                "u-__rand_int__",
+                "\"u-__rand_int__\"",
+                "photo-1",
+                "1"
+            ]
+        );
     }
 
     #[test]
