@@ -85,7 +85,7 @@ try {
     await page.click(`${card("cheers")} .heart`);
     await page.click("#badge summary");
   });
-  await shot("wall-narrow", { colorScheme: "light", viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 }, async (page) => { await page.click("#badge summary"); });
+  await shot("wall-narrow", { colorScheme: "light", viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 });
 } finally {
   await browser.close();
 }
