@@ -212,6 +212,17 @@ impl<R, M> RoomTable<R, M> {
         })
     }
 
+    /// Where a walk over all rooms by place ends: rooms and vacant places.
+    pub fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The rooms in some of the places: a walk that pauses between its steps sees every room that stays.
+    pub fn some_mut(&mut self, places: std::ops::Range<usize>) -> impl Iterator<Item = &mut Room<R, M>> {
+        let end = places.end.min(self.places.len());
+        self.places[places.start.min(end)..end].iter_mut().filter_map(|place| place.as_deref_mut())
+    }
+
     fn place(&mut self, room: Box<Room<R, M>>) -> u32 {
         while let Some(index) = self.vacant.pop() {
             // `shrink` may have cut it off. The slab grows only once `vacant` is used up, so it never lists an

@@ -32,6 +32,8 @@ pub const MAX_BREACHES: u32 = 100;
 pub const MAX_BAD_FRAMES: u32 = 20;
 /// How long before its end a token's holder is told.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(60);
+/// How the names of events begin that only admins and services publish.
+pub const ADMIN_EVENTS: &str = "admin:";
 /// Events or members in one answer unless asked for fewer or more.
 pub const DEFAULT_PAGE: usize = 100;
 /// Events or members in one answer at most.
@@ -141,6 +143,8 @@ pub enum Task {
         /// The name.
         name: String,
     },
+    /// Do what only an admin may: `stats`, `queue`, `audit`, `drain`, `shed` or `disconnect`.
+    Operate(Op),
 }
 
 /// What a frame leads to. Send the answer first, then carry out the task, then close.
@@ -281,10 +285,12 @@ impl Session {
             }
             Op::Publish(op) => {
                 let rules = self.rules(Access::Publish, &op.room)?;
+                self.event_name(&op.event)?;
                 Task::Publish { room: op.room, rules, event: op.event, data: op.data, key: op.key }
             }
             Op::Signal(op) => {
                 self.rules(Access::Publish, &op.room)?;
+                self.event_name(&op.event)?;
                 self.seat(&op.room)?;
                 Task::Signal { room: op.room, event: op.event, data: op.data }
             }
@@ -337,6 +343,15 @@ impl Session {
                 Some(who) if who.role >= Role::Member => Task::Claim { scope: op.scope, name: op.name },
                 _ => return Err(Failure::new(ErrorCode::Forbidden, "guests may not claim names")),
             },
+            op @ (Op::Stats(_)
+            | Op::Queue(_)
+            | Op::Audit(_)
+            | Op::Drain(_)
+            | Op::Shed(_)
+            | Op::Disconnect(_)) => {
+                self.operator()?;
+                Task::Operate(op)
+            }
             op @ Op::Connect(_) => return Err(unknown(op.kind())),
         };
         Ok(Outcome::task(id, task))
@@ -354,6 +369,22 @@ impl Session {
             Some(who) if rules.allow(access, who, room) => Ok(*rules),
             _ => Err(Failure::new(ErrorCode::Forbidden, "this role may not do that in this room")),
         }
+    }
+
+    /// Whoever reads `admin:…` takes it for the word of an admin: nobody below says it, in any room.
+    fn event_name(&self, event: &str) -> Result<(), Failure> {
+        let may = self.who.as_ref().is_some_and(|who| who.role >= Role::Admin);
+        if may || !event.starts_with(ADMIN_EVENTS) {
+            return Ok(());
+        }
+        Err(Failure::new(ErrorCode::Forbidden, "events named admin:… are for admins"))
+    }
+
+    /// Only who may be in the room `admin` operates the hub.
+    fn operator(&self) -> Result<(), Failure> {
+        let forbidden = Failure::new(ErrorCode::Forbidden, "only role admin may do that");
+        let Ok(admin) = RoomName::parse("admin") else { return Err(forbidden) };
+        self.rules(Access::Join, &admin).map(|_| ()).map_err(|_| forbidden)
     }
 
     /// The rules of a room in which this session may reserve.

@@ -27,12 +27,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    admin::{self, Admin},
     alarm::Alarm,
     auth::Verifier,
     backend::{Backend, BusSink, Stores},
     broker::{Broker, BrokerError, local::LocalBus, redis::RedisBroker},
     config::{self, Config},
     drain::Drain,
+    figures::Figures,
     http::{api, assets, ops},
     ingest,
     interest::{self, Interest},
@@ -140,6 +142,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let verifier = Verifier::new(&config.auth).map_err(|error| AppError::Auth(error.to_string()))?;
     let (interest, changes) = Interest::new();
     let (notes, noted) = mpsc::unbounded_channel();
+    let (orders, ordered) = mpsc::unbounded_channel();
     let presence = Presence::default();
     let node = Arc::new(Node {
         terms: Arc::new(Terms { limits: config.limits.clone(), namespaces: config.namespaces.clone() }),
@@ -155,6 +158,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         pace: Mutex::new(Pace::per_second(config.limits.accept_per_second, now().instant)),
         drain: Drain::default(),
         pulse: Pulse::new(listeners.len(), now().instant),
+        figures: Figures::default(),
+        admin: Admin::new(orders),
         idle_rooms: listeners.iter().map(|_| AtomicUsize::new(0)).collect(),
         lanes: OnceLock::new(),
         started: Instant::now(),
@@ -196,6 +201,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, alarm.watching("heartbeat", heartbeat::beat(node.clone())));
     spawn(&tasks, &stop, drain_when_asked(node.clone()));
     spawn(&tasks, &stop, heartbeat::tell_dashboard(node.clone()));
+    spawn(&tasks, &stop, admin::obey(node.clone(), ordered));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
     spawn(&tasks, &stop, heartbeat::sweep_holds(node.clone()));
     spawn(&tasks, &stop, restrictions::keep(node.clone()));

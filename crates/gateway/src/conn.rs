@@ -89,6 +89,14 @@ pub struct Conn {
     cut: Cell<bool>,
     closed: Cell<bool>,
     waker: Cell<Option<Waker>>,
+    /// What the metrics were told of the bytes that wait.
+    told: Cell<usize>,
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.tell_queued(0);
+    }
 }
 
 impl fmt::Debug for Conn {
@@ -120,6 +128,16 @@ impl Conn {
             cut: Cell::new(false),
             closed: Cell::new(false),
             waker: Cell::new(None),
+            told: Cell::new(0),
+        }
+    }
+
+    /// Tells the metrics where so many bytes wait now.
+    fn tell_queued(&self, bytes: usize) {
+        let before = self.told.replace(bytes);
+        if bytes != before {
+            let signed = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            metrics::queued(signed(bytes) - signed(before));
         }
     }
 
@@ -215,6 +233,7 @@ impl Conn {
             outbox.clear();
         }
         outbox.push_last(close_frame(code));
+        self.tell_queued(outbox.bytes());
         drop(outbox);
         self.wake();
     }
@@ -290,6 +309,7 @@ impl Conn {
             match self.stream.try_write_vectored(&slices[..filled]) {
                 Ok(written) => {
                     outbox.advance(written);
+                    self.tell_queued(outbox.bytes());
                     self.drained.set(self.drained.get() + written as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -300,12 +320,18 @@ impl Conn {
     }
 
     fn rest(&self, rest: Bytes, cause: Cause) {
-        self.outbox.borrow_mut().push_rest(rest, cause);
+        let mut outbox = self.outbox.borrow_mut();
+        outbox.push_rest(rest, cause);
+        self.tell_queued(outbox.bytes());
+        drop(outbox);
         self.wake();
     }
 
     fn queue(&self, item: Item) {
-        let pushed = self.outbox.borrow_mut().push(item, self.caps);
+        let mut outbox = self.outbox.borrow_mut();
+        let pushed = outbox.push(item, self.caps);
+        self.tell_queued(outbox.bytes());
+        drop(outbox);
         match pushed {
             Ok(dropped) => metrics::dropped(dropped),
             Err(_full) => {

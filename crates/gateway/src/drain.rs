@@ -97,6 +97,11 @@ impl Drain {
         self.phase.send_replace(Phase::Draining);
     }
 
+    /// Whether connections are being shed just now.
+    pub fn sheds(&self) -> bool {
+        self.shedding.available_permits() == 0
+    }
+
     /// The right to shed connections, which only one may have at a time.
     pub fn shed(&self) -> Option<OwnedSemaphorePermit> {
         self.shedding.clone().try_acquire_owned().ok()

@@ -5,6 +5,7 @@
 //! blocks of all. The hub knows no broker: what it is given, it delivers.
 
 mod block;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,11 @@ use roomcast_core::{
 use roomcast_protocol::{Codec, CounterValue, Position, Push, RoomName, SharedPush};
 use tokio::sync::Notify;
 
-use self::block::{Block, Pending};
+pub use self::survey::{RoomFigures, Survey, top};
+use self::{
+    block::{Block, Pending},
+    survey::Tally,
+};
 use crate::{
     conn::{Conn, Seat},
     metrics,
@@ -95,6 +100,7 @@ struct RoomState {
     /// Members that do not share the blocks yet.
     apart: Vec<MemberId>,
     queued: bool,
+    tally: Tally,
 }
 
 #[derive(Debug)]
@@ -308,6 +314,7 @@ impl Hub {
             }
         }
         let state = &mut room.state;
+        state.tally.pushes += 1;
         let news = match &delivery.place {
             Place::Event(position) => is_after(position, state.position.as_ref()),
             Place::Reset(_) | Place::None => true,
@@ -373,11 +380,13 @@ impl Hub {
         };
         let until = room.state.guarded.then_some(now.instant);
         let end = (block.cursor + FLUSH_STEP).min(room.slots());
+        let dropped = metrics::dropped_here();
         for slot in block.cursor..end {
             if let Some((_, seated)) = room.slot_mut(slot) {
                 send_block(seated, &block, until);
             }
         }
+        room.state.tally.drops += metrics::dropped_here() - dropped;
         block.cursor = end;
         if end < room.slots() {
             room.state.sealed.push_front(block);

@@ -2,6 +2,7 @@
 //!
 //! The only crate with sockets. `docs/architecture.md` shows how a frame and an event walk through it.
 
+pub mod admin;
 pub mod admission;
 pub mod alarm;
 pub mod app;
@@ -9,14 +10,18 @@ pub mod auth;
 pub mod backend;
 pub mod broker;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod conn;
 pub mod drain;
+pub mod figures;
 pub mod http;
 pub mod hub;
 pub mod ingest;
 pub mod interest;
+pub mod lag;
 pub mod metrics;
+pub mod moves;
 pub mod node;
 pub mod outbox;
 pub mod presence;

@@ -3,8 +3,10 @@
 //! Every label is a closed set: no room, user, address or error text ever becomes one.
 
 use std::{
+    cell::Cell,
+    collections::VecDeque,
     sync::{
-        LazyLock, OnceLock,
+        LazyLock, Mutex, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -15,8 +17,10 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use roomcast_core::breaker::BreakerState;
 use roomcast_protocol::{CloseCode, ErrorCode, OpKind, PushClass};
 
-use crate::outbox::Dropped;
+use crate::{lag::LagCounts, node::unix_ms, outbox::Dropped};
 
+/// Changes of the breaker that the dashboard is told: more in ten minutes is one long trouble.
+const BREAKER_LOG: usize = 16;
 /// From a local memory operation to a Redis that is about to time out.
 const SECONDS_BUCKETS: &[f64] =
     &[0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -139,6 +143,8 @@ pub struct Totals {
     dropped_fleeting: AtomicU64,
     conflated: AtomicU64,
     slow_consumers: AtomicU64,
+    queued_bytes: AtomicI64,
+    lags: LagCounts<AtomicU64>,
     events: AtomicU64,
     signals: AtomicU64,
     gaps_repaired: AtomicU64,
@@ -151,11 +157,26 @@ pub struct Totals {
 }
 
 static TOTALS: LazyLock<Totals> = LazyLock::new(Totals::default);
+static BREAKER_CHANGES: Mutex<VecDeque<BreakerChange>> = Mutex::new(VecDeque::new());
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 static OP_SECONDS: LazyLock<Vec<Histogram>> = LazyLock::new(|| {
     OpKind::ALL.iter().map(|op| histogram!("roomcast_op_duration_seconds", "op" => op.as_str())).collect()
 });
 static DELIVERY_LAG: LazyLock<Histogram> = LazyLock::new(|| histogram!("roomcast_delivery_lag_seconds"));
+
+thread_local! {
+    /// Fleeting frames that gave way on this thread.
+    static DROPPED_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The breaker went into this state at this time, Unix ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerChange {
+    /// When.
+    pub at: u64,
+    /// Into which state.
+    pub state: BreakerState,
+}
 
 /// Installs the recorder once per process.
 pub fn install() -> Result<(), BuildError> {
@@ -265,10 +286,21 @@ pub fn sent(class: PushClass, frames: u64, bytes: usize) {
 pub fn dropped(dropped: Dropped) {
     if dropped.fleeting > 0 {
         TOTALS.dropped_fleeting.fetch_add(dropped.fleeting, Relaxed);
+        DROPPED_HERE.set(DROPPED_HERE.get() + dropped.fleeting);
     }
     if dropped.conflated > 0 {
         TOTALS.conflated.fetch_add(dropped.conflated, Relaxed);
     }
+}
+
+/// Fleeting frames that gave way on this thread so far: what a worker sees rise while it serves a room was the room's.
+pub fn dropped_here() -> u64 {
+    DROPPED_HERE.get()
+}
+
+/// So many bytes more wait in an outbox, or less.
+pub fn queued(change: i64) {
+    TOTALS.queued_bytes.fetch_add(change, Relaxed);
 }
 
 /// A socket could not keep up.
@@ -289,6 +321,7 @@ pub fn signal() {
 /// From an event's time in the log to its bytes being handed to the sockets.
 pub fn delivery_lag(lag: Duration) {
     DELIVERY_LAG.record(lag);
+    TOTALS.lags.of(lag).fetch_add(1, Relaxed);
 }
 
 /// A gap was healed.
@@ -321,11 +354,23 @@ pub fn breaker(state: BreakerState) {
         BreakerState::HalfOpen => 1,
         BreakerState::Open => 2,
     };
-    TOTALS.breaker.store(value, Relaxed);
+    // Told at every call: nearly always it is what it was, and then nobody's cache line is taken.
+    if TOTALS.breaker.load(Relaxed) != value && TOTALS.breaker.swap(value, Relaxed) != value {
+        let mut log = BREAKER_CHANGES.lock().unwrap_or_else(PoisonError::into_inner);
+        if log.len() == BREAKER_LOG {
+            log.pop_front();
+        }
+        log.push_back(BreakerChange { at: unix_ms(), state });
+    }
+}
+
+/// The breaker's last changes, oldest first.
+pub fn breaker_changes() -> Vec<BreakerChange> {
+    BREAKER_CHANGES.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
 }
 
 /// The figures that a node tells the dashboard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
     /// Open connections.
     pub connections: i64,
@@ -343,6 +388,12 @@ pub struct Figures {
     pub drops: u64,
     /// Slow consumers since the start.
     pub slow_closed: u64,
+    /// Bytes sent since the start.
+    pub bytes_out: u64,
+    /// Bytes that wait for slow sockets.
+    pub queue_bytes: u64,
+    /// How long deliveries took since the start.
+    pub lags: LagCounts<u64>,
 }
 
 /// The figures of now.
@@ -357,6 +408,9 @@ pub fn figures() -> Figures {
         events: TOTALS.events.load(Relaxed),
         drops: TOTALS.dropped_fleeting.load(Relaxed),
         slow_closed: TOTALS.slow_consumers.load(Relaxed),
+        bytes_out: TOTALS.sent_bytes.load(Relaxed),
+        queue_bytes: u64::try_from(TOTALS.queued_bytes.load(Relaxed)).unwrap_or_default(),
+        lags: TOTALS.lags.read(),
     }
 }
 
@@ -367,6 +421,7 @@ impl Totals {
         gauge!("roomcast_connections").set(gauge_of(&self.connections));
         gauge!("roomcast_rooms").set(gauge_of(&self.rooms));
         gauge!("roomcast_members").set(gauge_of(&self.members));
+        gauge!("roomcast_outbound_queue_bytes").set(gauge_of(&self.queued_bytes));
         gauge!("roomcast_draining").set(self.draining.load(Relaxed) as f64);
         gauge!("roomcast_breaker_state").set(self.breaker.load(Relaxed) as f64);
         gauge!("roomcast_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -413,6 +468,7 @@ fn describe() {
     describe_gauge!("roomcast_connections", "Open WebSocket connections.");
     describe_gauge!("roomcast_rooms", "Rooms held, counted once per worker that holds members of it.");
     describe_gauge!("roomcast_members", "Seats in rooms: a connection in three rooms counts three.");
+    describe_gauge!("roomcast_outbound_queue_bytes", "Bytes that wait in outboxes for slow sockets.");
     describe_gauge!("roomcast_draining", "1 while the node drains.");
     describe_gauge!("roomcast_breaker_state", "The breaker before Redis: 0 closed, 1 half-open, 2 open.");
     describe_gauge!("roomcast_build_info", "Always 1; the label tells the version.");

@@ -6,26 +6,30 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use roomcast_core::{
+    breaker::BreakerState,
     pace::Pace,
     permits::IpPermits,
     session::{Now, Terms},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
 
 use crate::{
+    admin::Admin,
     auth::Verifier,
     backend::Backend,
     broker::NodeReport,
+    cluster::{shown, tenths},
     config::Config,
     drain::{Drain, Phase},
+    figures::Figures,
     interest::Interest,
     metrics,
     presence::Presence,
@@ -67,6 +71,10 @@ pub struct Node {
     pub pulse: Pulse,
     /// Empty rooms per worker.
     pub idle_rooms: Vec<AtomicUsize>,
+    /// What it knows of itself.
+    pub figures: Figures,
+    /// What admins have asked of it.
+    pub admin: Admin,
     /// The ways to the workers.
     pub lanes: OnceLock<Vec<Lane>>,
     /// What the broker knows it by: its id, and this start of it.
@@ -116,8 +124,68 @@ impl Node {
         self.drain.phase() == Phase::Serving && self.broker_ready()
     }
 
-    /// What this node tells the others and the dashboard.
+    /// What this node tells the others with each heartbeat.
     pub fn report(&self) -> NodeReport {
+        NodeReport { node: self.incarnation.clone(), stats: Value::Object(self.basics()) }
+    }
+
+    /// All that this node tells the dashboard.
+    pub fn full_report(&self) -> NodeReport {
+        let seen = self.figures.seen();
+        let health = self.backend.broker.health();
+        let phase = self.drain.phase();
+        let figures = metrics::figures();
+        let mut stats = self.basics();
+        let mut tell = |field: &str, value: Value| {
+            stats.insert(field.to_owned(), value);
+        };
+        let now = unix_ms();
+        let uptime = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        // In seconds, because two clocks are read that do not run alike.
+        tell("started_at", (now.saturating_sub(uptime) / 1_000 * 1_000).into());
+        tell("queue_bytes", figures.queue_bytes.into());
+        for (field, rate) in [
+            ("in_per_s", seen.rates.frames_in),
+            ("out_per_s", seen.rates.frames_out),
+            ("bytes_per_s", seen.rates.bytes_out),
+            ("events_per_s", seen.rates.events),
+            ("drops_per_s", seen.rates.drops),
+            ("slow_per_s", seen.rates.slow_closed),
+        ] {
+            tell(field, tenths(rate));
+        }
+        let millis = |duration: Duration| tenths(duration.as_secs_f64() * 1_000.0);
+        if let Some(ms) = seen.lags.quantile(0.99) {
+            tell("delivery_p99_ms", tenths(ms));
+        }
+        tell("delivery_counts", seen.lags.list().into());
+        if self.config.redis.is_some() {
+            if let Some(took) = seen.round_trip {
+                tell("redis_rtt_ms", millis(took));
+            }
+            if let Some(lag) = health.last_lag {
+                tell("redis_lag_ms", millis(lag));
+            }
+        }
+        tell("redis_reconnects", health.reconnects.into());
+        let changes = metrics::breaker_changes();
+        let change = |of: &metrics::BreakerChange| json!({ "at": of.at, "state": breaker_word(of.state) });
+        tell("breaker_log", changes.iter().map(change).collect());
+        let phase = match phase {
+            Phase::Serving => "serving",
+            Phase::Leaving => "leaving",
+            Phase::Draining => "draining",
+        };
+        tell("phase", phase.into());
+        if let Some(from) = seen.drain_from {
+            tell("drain_from", from.into());
+        }
+        tell("shedding", self.drain.sheds().into());
+        tell("top", self.figures.rooms().iter().map(shown).collect());
+        NodeReport { node: self.incarnation.clone(), stats: Value::Object(stats) }
+    }
+
+    fn basics(&self) -> Map<String, Value> {
         let figures = metrics::figures();
         let usable = self.backend.broker.health().usable;
         let redis = match (&self.config.redis, usable) {
@@ -125,13 +193,12 @@ impl Node {
             (Some(_), true) => "ok",
             (Some(_), false) => "down",
         };
-        let stats = json!({
+        let basics = json!({
             "node": self.config.node,
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": self.started.elapsed().as_secs(),
             "at": unix_ms(),
             "connections": figures.connections,
-            "connections_cap": self.config.limits.connections_per_node.get(),
             "rooms": self.interest.len(),
             "members": figures.members,
             "frames_in": figures.frames_in,
@@ -141,14 +208,26 @@ impl Node {
             "slow_closed": figures.slow_closed,
             "memory_bytes": resident_bytes(),
             "redis": redis,
-            "breaker": match self.backend.state() {
-                roomcast_core::breaker::BreakerState::Closed => "closed",
-                roomcast_core::breaker::BreakerState::HalfOpen => "half_open",
-                roomcast_core::breaker::BreakerState::Open => "open",
-            },
+            "breaker": breaker_word(self.backend.state()),
             "draining": self.drain.phase() != Phase::Serving,
         });
-        NodeReport { node: self.config.node.clone(), stats }
+        let mut basics = match basics {
+            Value::Object(basics) => basics,
+            _ => Map::new(),
+        };
+        // Absent where there is none: a null would take it out of a picture that is told by patches.
+        if let Some(cap) = self.config.limits.connections_per_node.get() {
+            basics.insert("connections_cap".to_owned(), cap.into());
+        }
+        basics
+    }
+}
+
+fn breaker_word(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::Closed => "closed",
+        BreakerState::HalfOpen => "half_open",
+        BreakerState::Open => "open",
     }
 }
 

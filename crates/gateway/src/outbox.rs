@@ -126,6 +126,11 @@ impl Outbox {
         self.queue.iter().map(|item| item.bytes.len()).sum()
     }
 
+    /// Bytes of pushes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether an answer waits.
     pub fn owes_answers(&self) -> bool {
         self.frames < self.queue.len()

@@ -15,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
     task::LocalSet,
-    time::{interval, sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,7 +25,7 @@ use crate::{
     conn::{Conn, Order},
     drain::{self, Shed},
     http::{self, waiting::Waiting},
-    hub::{self, Delivery, Hub},
+    hub::{self, Delivery, Hub, Survey},
     interest::WorkerId,
     node::{Node, now, unix_ms},
     pump::Word,
@@ -37,6 +37,8 @@ use crate::{
 const MAX_HANDSHAKES: usize = 4_096;
 /// How often empty rooms are looked at.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
+/// How often rooms are looked at for those that stand out.
+const SURVEY: Duration = Duration::from_secs(2);
 /// After an accept failed for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sessions may take to end when the node stops: a little longer than a socket's close.
@@ -104,6 +106,7 @@ async fn run(start: Start) -> io::Result<()> {
         worker.tasks.spawn_local(alarm.watching("receiver", receiver)),
         worker.tasks.spawn_local(alarm.watching("housekeeper", keep_house(worker.clone()))),
         worker.tasks.spawn_local(shed_when_told(shed)),
+        worker.tasks.spawn_local(survey(worker.clone())),
         worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
     let _accepting = alarm.watch("worker");
@@ -197,6 +200,22 @@ async fn keep_house(worker: Rc<Worker>) {
     }
 }
 
+/// Looks from time to time which rooms stand out.
+async fn survey(worker: Rc<Worker>) {
+    let mut tick = interval(SURVEY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last = now().instant;
+    loop {
+        tick.tick().await;
+        let begun = now().instant;
+        let mut survey = Survey::new(std::mem::replace(&mut last, begun), begun);
+        while worker.hub.borrow_mut().survey_step(&mut survey) {
+            tokio::task::yield_now().await;
+        }
+        worker.node.figures.surveyed(worker.id, survey.found());
+    }
+}
+
 /// When the node drains: every client is told when to come back elsewhere, and is closed at that time.
 async fn drain_when_told(worker: Rc<Worker>) {
     worker.node.drain.begun().await;
@@ -275,7 +294,11 @@ impl Worker {
                 }
             }
             Control::Restrictions => self.node.restrictions.note(),
-            Control::NodesChanged => {}
+            // A word for the node, not for each of its workers.
+            order @ (Control::Drain { .. } | Control::Shed { .. }) if self.id == 0 => {
+                self.node.admin.take(order);
+            }
+            Control::Drain { .. } | Control::Shed { .. } | Control::NodesChanged => {}
         }
     }
 

@@ -98,6 +98,18 @@ ops! {
     Put(DocPut) = "put";
     /// Reads a versioned document.
     Get(DocGet) = "get";
+    /// Reads the figures of the whole cluster.
+    Stats(Stats) = "stats";
+    /// Reads the comments that wait for a moderator.
+    Queue(Queue) = "queue";
+    /// Reads who did what.
+    Audit(Audit) = "audit";
+    /// Drains a node.
+    Drain(Drain) = "drain";
+    /// Sends a share of a node's connections to others.
+    Shed(Shed) = "shed";
+    /// Closes connections.
+    Disconnect(Disconnect) = "disconnect";
 }
 
 impl Op {
@@ -118,12 +130,18 @@ impl Op {
             Op::Reserve(op) => Some(&op.room),
             Op::Put(op) => Some(&op.room),
             Op::Get(op) => Some(&op.room),
+            Op::Queue(op) => op.room.as_ref(),
             Op::Connect(_)
             | Op::Refresh(_)
             | Op::Ping(_)
             | Op::Confirm(_)
             | Op::Release(_)
-            | Op::Claim(_) => None,
+            | Op::Claim(_)
+            | Op::Stats(_)
+            | Op::Audit(_)
+            | Op::Drain(_)
+            | Op::Shed(_)
+            | Op::Disconnect(_) => None,
         }
     }
 }
@@ -309,6 +327,49 @@ bodies! {
         room: RoomName,
         /// The document.
         doc: String,
+    }
+    /// `stats` has no fields.
+    Stats {}
+    /// Fields of `queue`.
+    Queue {
+        /// The room; without, all in which comments have waited lately.
+        room: Option<RoomName>,
+        /// Where the last page ended; only with a room.
+        cursor: Option<String>,
+        /// How many comments at most.
+        limit: Option<u32>,
+    }
+    /// Fields of `audit`.
+    Audit {
+        /// Entries before this number, newest last.
+        before: Option<u64>,
+        /// How many at most.
+        limit: Option<u32>,
+    }
+    /// Fields of `drain`.
+    Drain {
+        /// Which node.
+        node: String,
+    }
+    /// Fields of `shed`.
+    Shed {
+        /// Which node.
+        node: String,
+        /// Which part of its connections, above 0 and at most 1.
+        share: Option<f64>,
+        /// Or how many.
+        count: Option<u64>,
+        /// Over how long, in milliseconds.
+        spread_ms: Option<u64>,
+    }
+    /// Fields of `disconnect`: whoever matches any of them.
+    Disconnect {
+        /// Of this user.
+        user: Option<String>,
+        /// With this session id.
+        session: Option<String>,
+        /// From this address.
+        ip: Option<String>,
     }
 }
 

@@ -17,8 +17,9 @@ mod server;
 mod ws;
 
 pub use client::{
-    Claim, ClientFrame, Comment, Confirm, Connect, Count, DocGet, DocPut, History, Join, Leave, Like,
-    Moderate, Op, OpKind, Ping, Presence, Publish, Refresh, Release, Reserve, Signal, Since, Upload,
+    Audit, Claim, ClientFrame, Comment, Confirm, Connect, Count, Disconnect, DocGet, DocPut, Drain, History,
+    Join, Leave, Like, Moderate, Op, OpKind, Ping, Presence, Publish, Queue, Refresh, Release, Reserve, Shed,
+    Signal, Since, Stats, Upload,
 };
 pub use code::{CloseCode, ErrorCode};
 pub use codec::{Codec, EncodeError, Message, SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK};
@@ -28,8 +29,8 @@ pub use incoming::{Incoming, IncomingError, IncomingFailure};
 pub use name::{NameError, Namespace, RoomName};
 pub use position::{Epoch, Offset, Position};
 pub use server::{
-    Connected, CounterValue, Event, Failure, Joined, LimitsInfo, Member, Ok, PresenceCount, Push, PushClass,
-    ServerFrame, SharedPush,
+    AuditEntry, ClusterStats, Connected, CounterValue, Event, Failure, Joined, LimitsInfo, Member, Ok,
+    PendingComment, PresenceCount, Push, PushClass, ServerFrame, SharedPush,
 };
 pub use ws::{MAX_HEADER, Opcode, close_frame, server_frame};
 

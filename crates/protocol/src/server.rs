@@ -187,8 +187,79 @@ pub enum Ok {
         /// Its version, which `put` names.
         version: u64,
     },
-    /// To `leave` and `signal`.
+    /// To `stats`.
+    Stats(Box<ClusterStats>),
+    /// To `queue`.
+    Queue {
+        /// Oldest first in each room.
+        comments: Vec<PendingComment>,
+        /// Where the next page of the room starts; absent on the last, and where no room was named.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+    },
+    /// To `audit`.
+    Audit {
+        /// Oldest first.
+        entries: Vec<AuditEntry>,
+    },
+    /// To `leave`, `signal`, `drain`, `shed` and `disconnect`.
     Empty {},
+}
+
+/// What `stats` answers: the whole cluster as its nodes told it last.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterStats {
+    /// When it was put together, Unix ms.
+    pub at: u64,
+    /// Sums over all nodes: an object.
+    pub total: Data,
+    /// Each node's own figures: an object by node id.
+    pub nodes: Data,
+    /// The rooms with most members, most traffic and most drops: a list.
+    pub rooms: Data,
+    /// Present and true where the other nodes could not be asked: only the answering node is in it.
+    #[serde(skip_serializing_if = "is_false")]
+    pub partial: bool,
+}
+
+/// A comment that waits for a moderator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PendingComment {
+    /// Where.
+    pub room: RoomName,
+    /// Its id.
+    pub comment: String,
+    /// What is commented on.
+    pub target: String,
+    /// The comment.
+    pub text: String,
+    /// Who wrote it.
+    pub user: String,
+    /// When it was stored, Unix ms.
+    pub at: u64,
+    /// What `moderate` names.
+    pub version: u64,
+}
+
+/// One line of the audit log: who did what, when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditEntry {
+    /// Its number in the log.
+    pub offset: Offset,
+    /// When, Unix ms.
+    pub at: u64,
+    /// Who: a user, or who called the HTTP API.
+    pub by: String,
+    /// What: `drain`, `shed`, `moderate`, `notify`, `disconnect`, `ban` and their like.
+    pub action: String,
+    /// To what: a node, a room, a user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The node that did it.
+    pub node: String,
 }
 
 /// What `connect` answers.

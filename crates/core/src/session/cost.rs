@@ -12,7 +12,7 @@ use crate::{
 /// The cost of an operation against `limits.frames_per_second`.
 pub const fn cost(kind: OpKind) -> u32 {
     match kind {
-        OpKind::History | OpKind::Refresh => 5,
+        OpKind::History | OpKind::Refresh | OpKind::Stats | OpKind::Queue | OpKind::Audit => 5,
         OpKind::Join | OpKind::Presence => 2,
         OpKind::Connect
         | OpKind::Leave
@@ -29,7 +29,10 @@ pub const fn cost(kind: OpKind) -> u32 {
         | OpKind::Release
         | OpKind::Claim
         | OpKind::Put
-        | OpKind::Get => 1,
+        | OpKind::Get
+        | OpKind::Drain
+        | OpKind::Shed
+        | OpKind::Disconnect => 1,
     }
 }
 
@@ -55,7 +58,13 @@ pub(super) const fn is_counter(kind: OpKind) -> bool {
         | OpKind::Signal
         | OpKind::History
         | OpKind::Presence
-        | OpKind::Ping => false,
+        | OpKind::Ping
+        | OpKind::Stats
+        | OpKind::Queue
+        | OpKind::Audit
+        | OpKind::Drain
+        | OpKind::Shed
+        | OpKind::Disconnect => false,
     }
 }
 

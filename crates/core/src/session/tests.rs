@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roomcast_protocol::{Codec, Message};
 
 use super::*;
-use crate::limits::Cap;
+use crate::{limits::Cap, permission::RoomPatterns};
 
 struct Rig {
     session: Session,
@@ -315,6 +315,62 @@ fn what_may_be_asked_follows_from_role_and_room() {
                     assert!(role < lowest && code == ErrorCode::Forbidden, "{role:?} {code:?} {frame}");
                 }
             }
+        }
+    }
+}
+
+const OPERATIONS: [&str; 6] = [
+    r#"{"op":"stats"}"#,
+    r#"{"op":"queue","room":"event:wall"}"#,
+    r#"{"op":"audit"}"#,
+    r#"{"op":"drain","node":"a"}"#,
+    r#"{"op":"shed","node":"a","share":0.5}"#,
+    r#"{"op":"disconnect","user":"mallory"}"#,
+];
+
+#[test]
+fn only_admins_operate_the_hub_and_not_even_services() {
+    for &role in Role::ALL {
+        for frame in OPERATIONS {
+            let outcome = Rig::open(role, |_| {}).say(frame);
+            if role == Role::Admin {
+                assert!(matches!(outcome.task, Some((None, Task::Operate(_)))), "{frame}: {outcome:?}");
+            } else {
+                assert_eq!(
+                    (outcome.error, outcome.task),
+                    (Some(ErrorCode::Forbidden), None),
+                    "{role:?} {frame}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_admin_operates_no_longer_than_the_role_holds_and_not_with_a_token_for_other_rooms() {
+    let mut rig = Rig::open(Role::Admin, |_| {});
+    assert_eq!(rig.say(OPERATIONS[0]).error, None);
+    let now = rig.now().instant;
+    rig.session.refreshed(who("ann", Role::Member), now + Duration::from_secs(60), now);
+    for frame in OPERATIONS {
+        assert_eq!(rig.say(frame).error, Some(ErrorCode::Forbidden), "demoted: {frame}");
+    }
+    let mut narrow = who("ann", Role::Admin);
+    narrow.rooms = Some(RoomPatterns::new(["event:*".to_owned()]));
+    rig.session.refreshed(narrow, now + Duration::from_secs(60), now);
+    assert_eq!(rig.say(OPERATIONS[3]).error, Some(ErrorCode::Forbidden), "for other rooms");
+}
+
+#[test]
+fn the_word_of_an_admin_is_said_by_admins_and_services_alone() {
+    for &role in Role::ALL {
+        let mut rig = Rig::open(role, |_| {});
+        rig.session.joined(room("event:wall"));
+        for op in ["publish", "signal"] {
+            let frame =
+                format!(r#"{{"op":"{op}","room":"event:wall","event":"admin:notification","data":1}}"#);
+            let refused = rig.say(&frame).error == Some(ErrorCode::Forbidden);
+            assert_eq!(refused, role < Role::Admin, "{role:?} {op}");
         }
     }
 }

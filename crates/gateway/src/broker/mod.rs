@@ -136,6 +136,12 @@ impl Broker {
         each!(self, broker => broker.heartbeat(report).await)
     }
 
+    /// Keeps this node's figures for whoever asks, and answers those of every live node, ordered by id, where they are
+    /// wanted. Between two heartbeats; a node without a lease is not in the answer.
+    pub async fn figures(&self, report: &NodeReport, want: Want) -> Result<Vec<NodeReport>, BrokerError> {
+        each!(self, broker => broker.figures(report, want).await)
+    }
+
     /// Gives up this node's lease and presence, at a clean stop.
     pub async fn goodbye(&self) -> Result<(), BrokerError> {
         each!(self, broker => broker.goodbye().await)
@@ -322,7 +328,7 @@ pub enum Feed {
 }
 
 /// What one node tells all.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "control", rename_all = "snake_case")]
 pub enum Control {
     /// Close the connections that match any of these.
@@ -333,6 +339,26 @@ pub enum Control {
         session: Option<String>,
         /// From this address.
         ip: Option<std::net::IpAddr>,
+    },
+    /// One node is to drain, as its operator asked.
+    Drain {
+        /// Which, by its configured id.
+        node: String,
+        /// Who asked.
+        by: String,
+    },
+    /// One node is to send a part of its connections to others.
+    Shed {
+        /// Which, by its configured id.
+        node: String,
+        /// Which part of them, above 0 and at most 1 …
+        share: Option<f64>,
+        /// … or how many.
+        count: Option<u64>,
+        /// Over how long; else as the node is configured.
+        spread_ms: Option<u64>,
+        /// Who asked.
+        by: String,
     },
     /// Somebody was muted or banned, or is no longer: read the list again.
     Restrictions,
@@ -389,6 +415,15 @@ pub struct NodeReport {
     pub node: String,
     /// Its figures, as JSON, opaque to the broker.
     pub stats: serde_json::Value,
+}
+
+/// Whether all nodes' figures are wanted, or only told one's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Answer them all.
+    All,
+    /// Answer none.
+    None,
 }
 
 /// Why a broker call failed.

@@ -12,10 +12,9 @@ mod tickets;
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{DefaultBodyLimit, State},
     middleware::from_fn_with_state,
-    response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode};
@@ -27,11 +26,14 @@ use roomcast_protocol::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::body::{Body, Named, Text};
-use super::{auth, problem::Problem};
+use self::body::{Body, Named, Query, Text};
+use super::{
+    auth::{self, By},
+    problem::Problem,
+};
 use crate::{
-    backend::{NODES, Repeat},
-    broker::{Control, Publication},
+    admin,
+    broker::Publication,
     metrics,
     node::{Node, unix_ms},
     restrictions::Speaks,
@@ -67,6 +69,7 @@ pub fn routes(node: Arc<Node>) -> Router {
         .route("/api/v1/unban", post(moderation::unban))
         .route("/api/v1/restrictions", get(moderation::restrictions))
         .route("/api/v1/stats", get(stats))
+        .route("/api/v1/audit", get(audit))
         .route("/api/v1/changes", get(changes::read))
         .route("/api/v1/counters/restore", post(changes::restore))
         .route("/api/v1/rooms/{room}", get(rooms::snapshot).delete(rooms::end))
@@ -228,7 +231,13 @@ fn is_counter(kind: OpKind) -> bool {
         | OpKind::History
         | OpKind::Presence
         | OpKind::Ping
-        | OpKind::Claim => false,
+        | OpKind::Claim
+        | OpKind::Stats
+        | OpKind::Queue
+        | OpKind::Audit
+        | OpKind::Drain
+        | OpKind::Shed
+        | OpKind::Disconnect => false,
     }
 }
 
@@ -241,39 +250,41 @@ struct Whom {
 }
 
 /// Every node closes what matches with 4503; the answer comes when all have been told.
-async fn disconnect(State(node): State<Arc<Node>>, Body(whom): Body<Whom>) -> Result<Response, Problem> {
-    let Whom { user, session, ip } = whom;
-    if user.is_none() && session.is_none() && ip.is_none() {
-        return Err(Problem::new(ErrorCode::BadFrame, "name a user, a session or an ip"));
-    }
-    let control = Control::Disconnect { user, session, ip: ip.map(|ip| ip.to_canonical()) };
-    node.backend
-        .at(NODES)
-        .call(Repeat::Harmless, node.backend.broker.control(&control))
-        .await
-        .map_err(Problem::from)?;
-    Ok(Json(json!({})).into_response())
+async fn disconnect(
+    State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
+    Body(Whom { user, session, ip }): Body<Whom>,
+) -> Result<Json<Value>, Problem> {
+    admin::disconnect(&node, &by, user, session, ip).await?;
+    Ok(Json(json!({})))
 }
 
 /// Every live node's own report, read in one step, and their sums.
 async fn stats(State(node): State<Arc<Node>>) -> Result<Json<Value>, Problem> {
-    let report = node.report();
-    let nodes = node
-        .backend
-        .at(NODES)
-        .call(Repeat::Harmless, node.backend.broker.heartbeat(&report))
-        .await
-        .map_err(Problem::from)?;
-    let sum = |field: &str| nodes.iter().filter_map(|node| node.stats[field].as_u64()).sum::<u64>();
-    let total = json!({
-        "connections": sum("connections"),
-        "members": sum("members"),
-        "frames_in": sum("frames_in"),
-        "frames_out": sum("frames_out"),
-        "events": sum("events"),
-        "drops": sum("drops"),
-        "slow_closed": sum("slow_closed"),
-    });
-    let nodes: Vec<_> = nodes.into_iter().map(|node| node.stats).collect();
-    Ok(Json(json!({ "at": unix_ms(), "total": total, "nodes": nodes })))
+    let mut picture = admin::cluster_picture(&node).await?;
+    // By id for who is told what changed; here in their order.
+    if let Some(Value::Object(nodes)) = picture.remove("nodes") {
+        let listed = nodes.into_iter().map(|(_, mut node)| {
+            if let Some(node) = node.as_object_mut() {
+                node.entry("connections_cap").or_insert(Value::Null);
+            }
+            node
+        });
+        picture.insert("nodes".to_owned(), listed.collect());
+    }
+    Ok(Json(Value::Object(picture)))
+}
+
+#[derive(Deserialize)]
+struct Entries {
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+/// Who did what: the newest entries, or those before a number.
+async fn audit(
+    State(node): State<Arc<Node>>,
+    Query(Entries { before, limit }): Query<Entries>,
+) -> Result<Json<Answer>, Problem> {
+    answer(admin::audit::read(&node, before, limit).await)
 }

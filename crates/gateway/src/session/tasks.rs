@@ -14,7 +14,7 @@ use std::{future::Future, pin::Pin, rc::Rc, time::Instant};
 
 use roomcast_core::{
     permission::{Identity, Rules},
-    session::Task,
+    session::{ADMIN_EVENTS, Task},
 };
 use roomcast_counter::Wish;
 use roomcast_protocol::{
@@ -23,6 +23,10 @@ use roomcast_protocol::{
 
 use self::past::{MAX_PAST, Past};
 use crate::{
+    admin::{
+        self,
+        audit::{self, Act, Deed},
+    },
     backend::Repeat,
     broker::{Publication, Range},
     conn::Conn,
@@ -143,6 +147,7 @@ pub(super) async fn carry_out(
         (Task::Counter { room, rules, op }, who) => {
             Done::answer(id, counter(node, &room, &rules, &who.user, op).await)
         }
+        (Task::Operate(op), who) => Done::answer(id, admin::operate(node, &who.user, op).await),
         (Task::Claim { scope, name }, who) => {
             Done::answer(id, claim(node, scope, &who.user, &Wish::Name(name)).await)
         }
@@ -173,8 +178,20 @@ pub(crate) async fn publish(
     let repeat = if publication.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
     let at = node.backend.at(publication.room.as_str());
     let published = at.call(repeat, node.backend.broker.publish(&publication)).await?;
+    if publication.event.starts_with(ADMIN_EVENTS) && !published.duplicate {
+        let by = publication.from.as_deref().unwrap_or("api");
+        let title = publication.data.to::<Titled>().ok().map(|data| data.title);
+        let deed = Deed::new(by, Act::Notify).on(publication.room.as_str());
+        audit::record(node, deed.detail(title.as_deref().unwrap_or(&publication.event))).await;
+    }
     let Position { epoch, offset } = published.position;
     Ok(Answer::Published { epoch, offset, duplicate: published.duplicate })
+}
+
+/// What the audit log tells of a notification.
+#[derive(serde::Deserialize)]
+struct Titled {
+    title: String,
 }
 
 async fn signal(
@@ -255,6 +272,7 @@ fn restricted(node: &Node, conn: &Conn, who: &Identity, task: &Task) -> Result<(
             (Some(room), if quiet { Speaks::No } else { Speaks::Yes })
         }
         Task::Claim { .. } => (None, Speaks::Yes),
+        Task::Operate(_) => (None, Speaks::No),
     };
     node.restrictions.admit(&who.user, Some(conn.ip), room.map(RoomName::as_str), speaks, unix_ms())
 }

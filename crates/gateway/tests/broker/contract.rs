@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use roomcast_core::permission::HistoryRules;
 use roomcast_gateway::broker::{
-    BrokerError, Claim, Control, Delivery, Feed, Page, PresenceUpdate, Publication, Range,
+    BrokerError, Claim, Control, Delivery, Feed, NodeReport, Page, PresenceUpdate, Publication, Range, Want,
 };
 use roomcast_protocol::{Data, Epoch, Offset, Position, PresenceCount};
 
@@ -34,6 +34,7 @@ macro_rules! promises {
             a_goodbye_takes_effect_at_once,
             a_node_that_lost_its_lease_is_told,
             live_nodes_are_listed_with_their_figures,
+            all_figures_are_told_to_who_wants_them_and_leave_with_their_node,
             an_address_holds_its_cap_over_all_nodes,
             a_dead_node_gives_its_addresses_back,
             what_was_admitted_without_a_claim_counts_soon,
@@ -410,6 +411,23 @@ pub(crate) async fn live_nodes_are_listed_with_their_figures(world: World) {
     b.broker.heartbeat(&report).await.unwrap();
     let live = a.broker.heartbeat(&crate::world::report("a")).await.unwrap();
     assert_eq!(live, [crate::world::report("a"), report]);
+}
+
+pub(crate) async fn all_figures_are_told_to_who_wants_them_and_leave_with_their_node(world: World) {
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let figures = |name: &str, n: u64| NodeReport {
+        node: name.to_owned(),
+        stats: serde_json::json!({ "connections": n, "name": "ä" }),
+    };
+    assert_eq!(b.broker.figures(&figures("b", 4), Want::None).await.unwrap(), []);
+    b.broker.figures(&figures("b", 5), Want::None).await.unwrap();
+    let told = a.broker.figures(&figures("a", 1), Want::All).await.unwrap();
+    assert_eq!(told, [figures("a", 1), figures("b", 5)], "the newest of each");
+    a.heartbeat().await;
+    let told = a.broker.figures(&figures("a", 2), Want::All).await.unwrap();
+    assert_eq!(told, [figures("a", 2), figures("b", 5)], "a heartbeat takes none away");
+    b.broker.goodbye().await.unwrap();
+    assert_eq!(a.broker.figures(&figures("a", 3), Want::All).await.unwrap(), [figures("a", 3)]);
 }
 
 /// One more connection, which stays only where it fits.

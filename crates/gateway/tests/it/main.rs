@@ -20,6 +20,7 @@ mod handshake;
 mod ingest;
 mod limits;
 mod moves;
+mod operate;
 mod rooms;
 mod slow;
 mod specs;

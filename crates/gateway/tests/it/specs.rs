@@ -86,7 +86,8 @@ async fn the_http_surface_is_described_whole_and_nothing_else_is() {
     for op in OpKind::ALL {
         let path = format!("/api/v1/{}", op.as_str());
         let reply = caller.post(&path, &json!({})).await;
-        if reply.status != 404 {
+        // 405: another method has this address, and the operation none.
+        if !matches!(reply.status, 404 | 405) {
             coded.insert(format!("post {path}"));
         }
     }

@@ -1,10 +1,11 @@
 //! One frame of every kind, with every field that it can have, and one with as few as it may have.
 
 use roomcast_protocol::{
-    Claim, ClientFrame, Comment, Confirm, Connect, Connected, Count, CounterValue, Data, DocGet, DocPut,
-    Epoch, ErrorCode, Event, Failure, History, Join, Joined, Leave, Like, LimitsInfo, Member, Moderate,
-    Offset, Ok, Op, Ping, Presence, PresenceCount, Publish, Push, Refresh, Release, Reserve, RoomName,
-    ServerFrame, Signal, Since, Upload,
+    Audit, AuditEntry, Claim, ClientFrame, ClusterStats, Comment, Confirm, Connect, Connected, Count,
+    CounterValue, Data, Disconnect, DocGet, DocPut, Drain, Epoch, ErrorCode, Event, Failure, History, Join,
+    Joined, Leave, Like, LimitsInfo, Member, Moderate, Offset, Ok, Op, PendingComment, Ping, Presence,
+    PresenceCount, Publish, Push, Queue, Refresh, Release, Reserve, RoomName, ServerFrame, Shed, Signal,
+    Since, Stats, Upload,
 };
 
 const AT: u64 = 1_767_225_600_000;
@@ -146,6 +147,23 @@ pub(crate) fn client() -> Vec<(&'static str, ClientFrame)> {
             }),
         ),
         ("get", Op::Get(DocGet { room: room(), doc: text("settings") })),
+        ("stats", Op::Stats(Stats {})),
+        ("queue", Op::Queue(Queue { room: Some(room()), cursor: Some(text("c-1")), limit: Some(50) })),
+        ("queue/bare", Op::Queue(Queue { room: None, cursor: None, limit: None })),
+        ("audit", Op::Audit(Audit { before: Some(41), limit: Some(50) })),
+        ("audit/bare", Op::Audit(Audit { before: None, limit: None })),
+        ("drain", Op::Drain(Drain { node: text("a") })),
+        ("shed", Op::Shed(Shed { node: text("a"), share: Some(0.25), count: None, spread_ms: Some(30_000) })),
+        ("shed/count", Op::Shed(Shed { node: text("a"), share: None, count: Some(500), spread_ms: None })),
+        ("disconnect", Op::Disconnect(Disconnect { user: Some(text("mallory")), session: None, ip: None })),
+        (
+            "disconnect/all",
+            Op::Disconnect(Disconnect {
+                user: None,
+                session: Some(text("s-1")),
+                ip: Some(text("192.0.2.7")),
+            }),
+        ),
     ];
     let mut frames: Vec<_> =
         ops.into_iter().map(|(name, op)| (name, ClientFrame { id: Some(7), op })).collect();
@@ -254,6 +272,70 @@ fn answers() -> Vec<(&'static str, Ok)> {
         ("ok/claim", Ok::Claimed { scope: text("slug"), name: text("summer-party") }),
         ("ok/put", Ok::Put { version: 1 }),
         ("ok/get", Ok::Doc { value: data(r#"{"theme":"dark"}"#), version: 1 }),
+        (
+            "ok/stats",
+            Ok::Stats(Box::new(ClusterStats {
+                at: AT,
+                total: data(r#"{"nodes":1,"connections":3}"#),
+                nodes: data(r#"{"a":{"node":"a","connections":3}}"#),
+                rooms: data(r#"[{"room":"event:wall","members":3}]"#),
+                partial: false,
+            })),
+        ),
+        (
+            "ok/stats/partial",
+            Ok::Stats(Box::new(ClusterStats {
+                at: AT,
+                total: data(r#"{"nodes":1}"#),
+                nodes: data("{}"),
+                rooms: data("[]"),
+                partial: true,
+            })),
+        ),
+        (
+            "ok/queue",
+            Ok::Queue {
+                comments: vec![PendingComment {
+                    room: room(),
+                    comment: text("c-1"),
+                    target: text("photo-1"),
+                    text: text("Schön! 😀"),
+                    user: text("alice"),
+                    at: AT,
+                    version: 1,
+                }],
+                cursor: Some(text("c-1")),
+            },
+        ),
+        ("ok/queue/last-page", Ok::Queue { comments: Vec::new(), cursor: None }),
+        (
+            "ok/audit",
+            Ok::Audit {
+                entries: vec![
+                    AuditEntry {
+                        offset: Offset(41),
+                        at: AT,
+                        by: text("ada"),
+                        action: text("drain"),
+                        on: Some(text("b")),
+                        detail: Some(text("500 connections")),
+                        node: text("a"),
+                    },
+                    AuditEntry {
+                        offset: Offset(42),
+                        at: AT,
+                        by: text("ada"),
+                        action: text("notify"),
+                        on: None,
+                        detail: None,
+                        node: text("a"),
+                    },
+                ],
+            },
+        ),
+        ("ok/drain", Ok::Empty {}),
+        ("ok/shed", Ok::Empty {}),
+        ("ok/disconnect", Ok::Empty {}),
         ("ok/comment", Ok::Comment { comment: text("c-1"), pending: true, version: 1, at: AT }),
     ]
 }
@@ -360,6 +442,9 @@ pub(crate) fn answered_by(ok: &Ok) -> &'static [&'static str] {
         Ok::Claimed { .. } => &["claim"],
         Ok::Put { .. } => &["put"],
         Ok::Doc { .. } => &["get"],
-        Ok::Empty {} => &["leave", "signal"],
+        Ok::Stats(_) => &["stats"],
+        Ok::Queue { .. } => &["queue"],
+        Ok::Audit { .. } => &["audit"],
+        Ok::Empty {} => &["leave", "signal", "drain", "shed", "disconnect"],
     }
 }

@@ -45,6 +45,7 @@ struct Node {
 struct Lease {
     until: Instant,
     report: Option<NodeReport>,
+    figures: Option<NodeReport>,
 }
 
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Bus {
             health,
         };
         self.nodes.insert(node.to_owned(), attached);
-        self.leases.insert(node.to_owned(), Lease { until: now + self.lease, report: None });
+        self.leases.insert(node.to_owned(), Lease { until: now + self.lease, report: None, figures: None });
         self.next_id
     }
 
@@ -221,7 +222,8 @@ impl Bus {
     ) -> Vec<NodeReport> {
         self.sweep(now);
         let lost = !self.is_live(name, now);
-        let lease = Lease { until: now + self.lease, report: Some(report.clone()) };
+        let figures = self.leases.get_mut(name).and_then(|lease| lease.figures.take());
+        let lease = Lease { until: now + self.lease, report: Some(report.clone()), figures };
         self.leases.insert(name.to_owned(), lease);
         self.addresses.tell(name);
         let live: Vec<_> = self
@@ -242,6 +244,18 @@ impl Bus {
             node.feed.flush();
         }
         live
+    }
+
+    pub(super) fn figures(&mut self, name: &str, report: &NodeReport, now: Instant) -> Vec<NodeReport> {
+        if let Some(lease) = self.leases.get_mut(name) {
+            lease.figures = Some(report.clone());
+        }
+        let live = self.leases.iter().filter(|(_, lease)| lease.until > now);
+        live.map(|(node, lease)| {
+            let silent = || NodeReport { node: node.clone(), stats: serde_json::Value::Null };
+            lease.figures.clone().unwrap_or_else(silent)
+        })
+        .collect()
     }
 
     pub(super) fn goodbye(&mut self, node: &str) {

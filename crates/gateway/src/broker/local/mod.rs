@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     BrokerError, Claim, Control, Delivery, Feed, Health, MAX_MEMBERS, Members, NodeReport, Page,
-    PresenceState, PresenceUpdate, Publication, Published, Range, feed, payload::Body,
+    PresenceState, PresenceUpdate, Publication, Published, Range, Want, feed, payload::Body,
 };
 use crate::config;
 use bus::{Bus, Reach, unix_ms};
@@ -267,6 +267,13 @@ impl LocalBroker {
     #[allow(clippy::unused_async, reason = "the face that both brokers share")]
     pub async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
         Ok(self.commands()?.heartbeat(&self.0.node, self.0.id, report, Instant::now()))
+    }
+
+    /// See [`super::Broker::figures`].
+    #[allow(clippy::unused_async, reason = "the face that both brokers share")]
+    pub async fn figures(&self, report: &NodeReport, want: Want) -> Result<Vec<NodeReport>, BrokerError> {
+        let all = self.commands()?.figures(&self.0.node, report, Instant::now());
+        Ok(if want == Want::All { all } else { Vec::new() })
     }
 
     /// See [`super::Broker::goodbye`].

@@ -90,6 +90,11 @@ impl Keys {
         format!("{}:{{nodes}}:stats", self.prefix)
     }
 
+    /// HASH: node → all that it tells the dashboard.
+    pub(super) fn figures(&self) -> String {
+        format!("{}:{{nodes}}:figures", self.prefix)
+    }
+
     /// HASH: node → its share of the connections of an address or a user. No room's name begins with `@`; what would
     /// break the hash tag, or is long, is hashed.
     pub(super) fn shares(&self, key: &str) -> String {

@@ -49,7 +49,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     BrokerError, Claim, Control, Feed, Health, Members, NodeReport, Owner, Page, PresenceState,
-    PresenceUpdate, Publication, Published, Range,
+    PresenceUpdate, Publication, Published, Range, Want,
     feed::{self, FeedSender},
     payload::{self, Body},
 };
@@ -275,6 +275,11 @@ impl RedisBroker {
             tracing::warn!(%error, "could not renew this node's presence");
         }
         Ok(live)
+    }
+
+    /// See [`super::Broker::figures`].
+    pub async fn figures(&self, report: &NodeReport, want: Want) -> Result<Vec<NodeReport>, BrokerError> {
+        self.0.context.nodes.figures(report, want).await
     }
 
     /// See [`super::Broker::goodbye`].

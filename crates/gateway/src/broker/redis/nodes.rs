@@ -20,7 +20,7 @@ use super::{
     keys::Keys,
     scripts::{Named, Scripts},
 };
-use crate::broker::{BrokerError, Control, Feed, NodeReport};
+use crate::broker::{BrokerError, Control, Feed, NodeReport, Want};
 
 #[derive(Debug)]
 pub(super) struct Nodes {
@@ -105,6 +105,23 @@ impl Nodes {
             self.losses.fetch_add(1, Ordering::Relaxed);
         }
         Ok(self.observe(reports(nodes), lost))
+    }
+
+    pub(super) async fn figures(
+        &self,
+        report: &NodeReport,
+        want: Want,
+    ) -> Result<Vec<NodeReport>, BrokerError> {
+        let args = vec![
+            self.node.clone().into(),
+            report.stats.to_string().into(),
+            self.lease.as_millis().to_string().into(),
+            if want == Want::All { "all" } else { "none" }.into(),
+        ];
+        let keys = vec![self.keys.leases(), self.keys.figures()];
+        let answer: Vec<String> =
+            self.commands.run(&self.scripts.figures, keys, args, Effect::Harmless).await?;
+        Ok(reports(&answer).into_values().collect())
     }
 
     pub(super) async fn goodbye(&self) -> Result<(), BrokerError> {

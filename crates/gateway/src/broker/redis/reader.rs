@@ -119,7 +119,10 @@ fn parse_control(payload: &[u8]) -> Option<News> {
         ("D", body) => match serde_json::from_str(body).ok()? {
             // Each node finds this out for itself.
             Control::NodesChanged => None,
-            control @ (Control::Disconnect { .. } | Control::Restrictions) => Some(News::Control(control)),
+            control @ (Control::Disconnect { .. }
+            | Control::Drain { .. }
+            | Control::Shed { .. }
+            | Control::Restrictions) => Some(News::Control(control)),
         },
         _ => None,
     }

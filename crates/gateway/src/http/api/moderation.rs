@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use roomcast_counter::{Op, Outcome, Restriction, RestrictionKind, Thing, Whom};
 use roomcast_protocol::{ErrorCode, Failure, RoomName};
 use serde::Deserialize;
@@ -14,9 +14,10 @@ use super::{
     rules_of,
 };
 use crate::{
+    admin::audit::{self, Act, Deed},
     backend::{At, NODES, Repeat},
     broker::Control,
-    http::problem::Problem,
+    http::{auth::By, problem::Problem},
     node::Node,
     restrictions,
     session::tasks,
@@ -26,7 +27,7 @@ use crate::{
 const DEFAULT_MS: u64 = 30 * 86_400_000;
 
 #[derive(Deserialize)]
-pub(super) struct By {
+pub(super) struct OnBehalf {
     /// Who deletes; `api` unless told.
     user: Option<String>,
 }
@@ -34,14 +35,19 @@ pub(super) struct By {
 /// Deletes a comment, its text in the room's log included. A second time answers the same.
 pub(super) async fn delete(
     State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
     Named((name, comment)): Named<(String, String)>,
-    Query(By { user }): Query<By>,
+    Query(OnBehalf { user }): Query<OnBehalf>,
 ) -> Result<Json<Value>, Problem> {
+    let detail = format!("comment {comment}");
     let (room, rules) = room_of(&node, &name)?;
     let user = user.unwrap_or_else(|| "api".to_owned());
     let op = Op::DeleteComment { comment };
     match tasks::apply(&node, &room, &rules, &user, op, Repeat::Harmless).await.map_err(Problem::from)? {
-        Outcome::Deleted { version } => Ok(Json(json!({ "state": "deleted", "version": version }))),
+        Outcome::Deleted { version } => {
+            audit::record(&node, Deed::new(&by, Act::DeleteComment).on(room.as_str()).detail(&detail)).await;
+            Ok(Json(json!({ "state": "deleted", "version": version })))
+        }
         _ => Err(Problem::from(Failure::new(ErrorCode::Internal, "internal error"))),
     }
 }
@@ -59,33 +65,49 @@ pub(super) struct Target {
 /// `{user | ip, room?, ttl_ms?}`: may listen, but neither say nor do anything.
 pub(super) async fn mute(
     State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
-    restrict(&node, RestrictionKind::Mute, target).await
+    let deed = deed(&by, Act::Mute, &target);
+    let done = restrict(&node, RestrictionKind::Mute, target).await?;
+    audit::record(&node, deed).await;
+    Ok(done)
 }
 
 /// Takes a mute back.
 pub(super) async fn unmute(
     State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
-    lift(&node, RestrictionKind::Mute, target).await
+    let deed = deed(&by, Act::Unmute, &target);
+    let done = lift(&node, RestrictionKind::Mute, target).await?;
+    audit::record(&node, deed).await;
+    Ok(done)
 }
 
 /// `{user | ip, room?, ttl_ms?}`: put out of the room, or everywhere disconnected, and not let in again.
 pub(super) async fn ban(
     State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
-    restrict(&node, RestrictionKind::Ban, target).await
+    let deed = deed(&by, Act::Ban, &target);
+    let done = restrict(&node, RestrictionKind::Ban, target).await?;
+    audit::record(&node, deed).await;
+    Ok(done)
 }
 
 /// Takes a ban back.
 pub(super) async fn unban(
     State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
-    lift(&node, RestrictionKind::Ban, target).await
+    let deed = deed(&by, Act::Unban, &target);
+    let done = lift(&node, RestrictionKind::Ban, target).await?;
+    audit::record(&node, deed).await;
+    Ok(done)
 }
 
 /// Every mute and ban.
@@ -93,6 +115,14 @@ pub(super) async fn restrictions(State(node): State<Arc<Node>>) -> Result<Json<V
     let read = node.backend.counter.restrictions();
     let all = at_list(&node).read(read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "restrictions": all.iter().map(shown).collect::<Vec<_>>() })))
+}
+
+/// Whom it is done to, and where, for the audit log.
+fn deed(by: &str, act: Act, target: &Target) -> Deed {
+    let ip = target.ip.map(|ip| ip.to_string());
+    let whom = target.user.as_deref().or(ip.as_deref()).unwrap_or_default();
+    let place = target.room.as_ref().map_or_else(|| "everywhere".to_owned(), |room| format!("in {room}"));
+    Deed::new(by, act).on(whom).detail(&place)
 }
 
 async fn restrict(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {

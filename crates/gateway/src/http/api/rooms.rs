@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use roomcast_core::{
     permission::Rules,
     session::{DEFAULT_PAGE, MAX_PAGE},
@@ -18,9 +18,10 @@ use super::{
     rules_of,
 };
 use crate::{
+    admin::audit::{self, Act, Deed},
     backend::{Repeat, stock_item},
     broker::Range,
-    http::problem::Problem,
+    http::{auth::By, problem::Problem},
     node::Node,
     session::tasks,
 };
@@ -68,13 +69,18 @@ pub(super) async fn snapshot(
 }
 
 /// Ends a room: all its keys are removed, and who is in it is told `reset`.
-pub(super) async fn end(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
+pub(super) async fn end(
+    State(node): State<Arc<Node>>,
+    Extension(By(by)): Extension<By>,
+    Named(name): Named,
+) -> Result<Json<Value>, Problem> {
     let (room, _) = room_of(&node, &name)?;
     let backend = &node.backend;
     let at = backend.at(room.as_str());
     at.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
     let ended = backend.broker.end_room(&room, "the room was ended");
     let position = at.call(Repeat::Harmless, ended).await.map_err(Problem::from)?;
+    audit::record(&node, Deed::new(&by, Act::EndRoom).on(room.as_str())).await;
     Ok(Json(json!({ "epoch": position.epoch, "offset": position.offset })))
 }
 

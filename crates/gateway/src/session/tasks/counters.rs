@@ -4,7 +4,7 @@ use roomcast_core::permission::Rules;
 use roomcast_counter::{Command, Decision, History, Op as CounterOp, Outcome, Thing, UploadState, Wish};
 use roomcast_protocol::{Data, ErrorCode, Failure, Ok as Answer, Op, OpKind, RoomName};
 
-use crate::{backend::Repeat, node::Node, random};
+use crate::{admin::queue, backend::Repeat, node::Node, random};
 
 /// Hands a counter operation to the counter crate, for a user or a back end.
 pub(crate) async fn counter(
@@ -17,8 +17,14 @@ pub(crate) async fn counter(
     if let Op::Get(get) = &op {
         return doc(node, room, &get.doc).await;
     }
+    let asked = op.clone();
     let (op, repeat) = convert(op, rules)?;
     let answer = apply(node, room, rules, user, op, repeat).await?;
+    match &asked {
+        Op::Comment(said) => queue::waits(node, room, user, said, &answer).await,
+        Op::Moderate(asked) => queue::decided(node, room, user, asked, &answer).await,
+        _ => {}
+    }
     Ok(match answer {
         Outcome::Like { value, on, version } => Answer::Like { value, on, version },
         Outcome::Count { value, version } => Answer::Count { value, version },
