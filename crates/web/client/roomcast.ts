@@ -93,6 +93,14 @@ export class Roomcast extends Emitter<ClientEvents> {
     return room;
   }
 
+  /**
+   * Any operation of the protocol, by its own fields: those that have no method here are for admins. It is sent once, and
+   * not again where its answer was lost.
+   */
+  call(op: string, fields: Frame = {}, options?: CallOptions): Promise<unknown> {
+    return this.#call(op, fields, { repeatable: false }, options);
+  }
+
   /** The hub's clock, in Unix milliseconds. */
   async ping(options?: CallOptions): Promise<number> {
     return ((await this.#call("ping", {}, { repeatable: true }, options)) as { now: number }).now;

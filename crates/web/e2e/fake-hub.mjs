@@ -34,7 +34,6 @@ export async function startFakeHub(port = 0) {
   const sockets = new Set();
   let framesIn = 0;
   let framesOut = 0;
-  let extra = 0;
 
   /** `POST /api/v1/{op}`, as far as the steps use it. */
   const operation = (op, { room: name, user = "api", ...fields }) => {
@@ -87,19 +86,22 @@ export async function startFakeHub(port = 0) {
   });
 
   let muted = false;
+  let seq = 0;
   const clock = setInterval(() => {
     if (muted) return;
-    extra += 40 + Math.round(30 * Math.sin(Date.now() / 5_000));
-    NODES.forEach((node, i) => {
+    const nodes = Object.fromEntries(NODES.map((node, i) => {
       const own = i === 0;
-      hub.room("admin").push({ push: "signal", event: "node", data: {
+      return [node, {
         node, version: "0.1.0", uptime_s: Math.floor((Date.now() - started) / 1_000) + i * 4_000, at: Date.now(),
         connections: own ? sockets.size : 18_200 + Math.round(400 * Math.sin(Date.now() / 9_000 + i)), connections_cap: 100_000,
-        rooms: own ? 2 : 310 * i, members: own ? sockets.size : 41_000,
-        frames_in: framesIn + extra * i * 3, frames_out: framesOut + extra * i * 900, events: extra * i, drops: 0, slow_closed: i === 2 ? 3 : 0,
-        memory_bytes: 96e6 + i * 21e6, redis: "ok", breaker: "closed", draining: i === 2,
-      } });
-    });
+        rooms: own ? 2 : 310 * i, members: own ? sockets.size : 41_000, in_per_s: own ? framesIn : 30 * i, out_per_s: own ? framesOut : 9_000 * i, drops: 0,
+        slow_closed: i === 2 ? 3 : 0, memory_bytes: 96e6 + i * 21e6, redis: "ok", breaker: "closed", phase: "serving",
+      }];
+    }));
+    framesIn = framesOut = 0;
+    const sum = (of) => Object.values(nodes).reduce((all, node) => all + node[of], 0);
+    const total = Object.fromEntries(["connections", "connections_cap", "rooms", "members", "in_per_s", "out_per_s", "drops", "slow_closed", "memory_bytes"].map((of) => [of, sum(of)]));
+    hub.room("admin").push({ push: "signal", event: "cluster", data: { by: "fake", seq: seq++, state: { at: Date.now(), total, nodes, rooms: [] } } });
   }, 1_000);
 
   await new Promise((done) => server.listen(port, "127.0.0.1", done));

@@ -36,13 +36,13 @@ const more = [
     await until("the likes should stay", async () => same(await textOf(ben, `${card("golden-hour")} .heart .number`), "1"));
   }],
 
-  ["the dashboard says stale, then gone, then is well again", async (world) => {
+  ["the dashboard says stale to the second, and is well again", async (world) => {
     const board = await world.open(`/admin#token=${world.adminToken}`);
     await board.locator("#nodes tbody tr").first().waitFor();
     hub.mute(true);
     await until("stale nodes", async () => { const text = await textOf(board, "#nodes tbody td"); return /^stale for [3-9] s$/.test(text) || text; });
     await until("a stale banner", async () => { const text = await textOf(board, "#banner-text"); return /stale for \d+ s/.test(text) || text; });
-    await until("no nodes", async () => same(await board.locator("#nodes tbody tr").count(), 0), 20_000);
+    if (await board.locator(".actions button:not([disabled])").count()) throw new Error("a node that is not heard can still be drained");
     hub.mute(false);
     await until("live nodes", async () => same(await textOf(board, "#nodes tbody td"), "live"));
   }],

@@ -16,13 +16,13 @@ const SERVED = { external: ["@roomcast/client"], output: { paths: { "@roomcast/c
 /** What is installed and not served finds its neighbours as packages do. */
 const INSTALLED = { external: ["@roomcast/client", "react"] };
 
-/** One script: `from` is its entry, `to` its place in the output, `links` what it does not contain. */
+/** One script: `from` is its entry, `to` its place in the output, `links` what it does not contain, `contains` whose notices it keeps. */
 const SCRIPTS = [
   { from: "client/index.ts", to: "client.js", links: {} },
   { from: "react/index.ts", to: "npm/react.js", links: INSTALLED },
   { from: "testing/index.ts", to: "npm/testing.js", links: INSTALLED },
   { from: "demo/main.ts", to: "demo/wall.js", links: SERVED },
-  { from: "dashboard/main.ts", to: "admin/dashboard.js", links: SERVED },
+  { from: "dashboard/main.tsx", to: "admin/dashboard.js", links: SERVED, contains: ["preact", "@preact/signals", "uplot"] },
 ];
 
 /** What is served as it was written. */
@@ -35,7 +35,7 @@ const COPIES = [
   { from: "shared/icon.svg", to: "admin/icon.svg" },
 ];
 
-async function buildScript({ from, to, links }) {
+async function buildScript({ from, to, links, contains = [] }) {
   const result = await build({
     root: ROOT,
     configFile: false,
@@ -50,9 +50,10 @@ async function buildScript({ from, to, links }) {
     },
   });
   const chunks = (Array.isArray(result) ? result : [result]).flatMap(({ output }) => output);
+  const notices = await Promise.all(contains.map(async (name) => `${name}:\n${(await readFile(join(ROOT, "node_modules", name, "LICENSE"), "utf8")).trim()}\n`));
   if (chunks.length !== 1) throw new Error(`${from} should become one file, not ${chunks.map((chunk) => chunk.fileName).join(", ")}`);
   // Library builds keep their white space; nobody reads these on the wire.
-  return `${minifySync(to, chunks[0].code, { module: true, codegen: { removeWhitespace: true } }).code}\n`;
+  return `${notices.length > 0 ? `/*!\nContains ${notices.join("\n")}*/\n` : ""}${minifySync(to, chunks[0].code, { module: true, codegen: { removeWhitespace: true } }).code}\n`;
 }
 
 async function put(out, name, text) {

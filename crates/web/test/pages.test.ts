@@ -1,71 +1,9 @@
-import { describe, expect, it } from "vitest";
-import { Cluster, GONE_MS, HISTORY } from "../dashboard/cluster";
-import { sparkPath } from "../dashboard/sparkline";
+import { expect, it } from "vitest";
 import { GALLERY } from "../demo/gallery";
 import { readNotification } from "../shared/admin";
 import { ago, bytes, compact, duration, explain, plural } from "../shared/words";
 // @ts-expect-error a plain script of the build
 import { photos } from "../scripts/photos.mjs";
-
-const report = (node: string, at: number, more: Record<string, unknown> = {}) => ({
-  node, version: "0.1.0", uptime_s: at / 1_000, at, connections: 10, connections_cap: 100, rooms: 2, members: 12,
-  frames_in: at / 10, frames_out: at, events: at / 100, drops: 0, slow_closed: 1, memory_bytes: 1_000, redis: "ok", breaker: "closed", draining: false, ...more,
-});
-
-describe("the cluster", () => {
-  it("adds up its nodes and takes rates from differences", () => {
-    const cluster = new Cluster();
-    for (const at of [1_000, 3_000]) for (const node of ["b", "a"]) expect(cluster.hear(report(node, at), at)).toBe(true);
-    expect(cluster.nodes(3_000).map(({ sample }) => sample.node)).toEqual(["a", "b"]);
-    expect(cluster.totals(3_000)).toMatchObject({ nodes: 2, connections: 20, connections_cap: 200, members: 24, frames_in: 200, frames_out: 2_000, events: 20, slow_closed: 2, stale: 0, trouble: [] });
-  });
-
-  it("marks a node stale after 3 s, counts none of its rates, and forgets it after 15 s", () => {
-    const cluster = new Cluster();
-    cluster.hear(report("a", 1_000), 1_000);
-    cluster.hear(report("a", 2_000), 2_000);
-    expect(cluster.nodes(4_999)[0]).toMatchObject({ stale: false });
-    expect(cluster.totals(6_000)).toMatchObject({ nodes: 1, stale: 1, connections: 10, frames_out: 0, trouble: ["a has not been heard for 4 s"] });
-    expect(cluster.nodes(2_000 + GONE_MS)).toEqual([]);
-  });
-
-  it("starts a restarted node from zero, and ignores stragglers", () => {
-    const cluster = new Cluster();
-    cluster.hear(report("a", 100_000), 1);
-    expect(cluster.hear(report("a", 99_000, { uptime_s: 100 }), 2)).toBe(false);
-    expect(cluster.hear(report("a", 101_000, { uptime_s: 0, frames_out: 5 }), 3)).toBe(true);
-    expect(cluster.nodes(3)[0]!.rates.frames_out).toBe(0);
-  });
-
-  it("reads anything as a report, or as none", () => {
-    const cluster = new Cluster();
-    for (const none of [null, "x", 1, [], {}, { node: "" }, { node: 1 }]) expect(cluster.hear(none, 0)).toBe(false);
-    expect(cluster.hear({ node: "a", connections: "many", drops: Number.NaN, version: {} }, 0)).toBe(true);
-    expect(cluster.nodes(0)[0]!.sample).toMatchObject({ connections: 0, drops: 0, version: "–", draining: false });
-  });
-
-  it("names what is wrong", () => {
-    const cluster = new Cluster();
-    cluster.hear(report("a", 1, { redis: "down", breaker: "open", draining: true }), 0);
-    expect(cluster.totals(0).trouble).toEqual(["a has lost Redis", "a: the breaker is open, writes are refused", "a is draining"]);
-  });
-
-  it("bounds what it keeps", () => {
-    const cluster = new Cluster();
-    cluster.tick(0);
-    expect(cluster.history).toHaveLength(0);
-    for (let n = 0; n < 600; n++) cluster.hear(report(`n${n}`, 1), 0);
-    expect(cluster.nodes(0)).toHaveLength(500);
-    for (let n = 0; n < HISTORY + 10; n++) cluster.tick(0);
-    expect(cluster.history).toHaveLength(HISTORY);
-  });
-});
-
-it("draws a line right-aligned, the largest at the top, zero at the floor", () => {
-  expect(sparkPath([1], 10, 90, 40)).toBe("");
-  expect(sparkPath([0, 5, 10], 10, 90, 40)).toBe("M70 43L80 23L90 3");
-  expect(sparkPath([0, 0], 2, 90, 40)).toBe("M0 43L90 43");
-});
 
 it("hangs a picture for every photo", () => {
   const drawn = (photos() as { name: string }[]).map(({ name }) => name).sort();

@@ -1,6 +1,6 @@
 import { Emitter } from "./emitter";
 import { Room } from "./room";
-import type { CallOptions, ClaimReply, ClientEvents, Options, Session, State } from "./types";
+import type { CallOptions, ClaimReply, ClientEvents, Frame, Options, Session, State } from "./types";
 export declare class Roomcast extends Emitter<ClientEvents> {
     #private;
     constructor(options?: Options);
@@ -14,6 +14,11 @@ export declare class Roomcast extends Emitter<ClientEvents> {
     room(name: string, options?: {
         recent?: number;
     }): Room;
+    /**
+     * Any operation of the protocol, by its own fields: those that have no method here are for admins. It is sent once, and
+     * not again where its answer was lost.
+     */
+    call(op: string, fields?: Frame, options?: CallOptions): Promise<unknown>;
     /** The hub's clock, in Unix milliseconds. */
     ping(options?: CallOptions): Promise<number>;
     /** Makes a name this user's within its scope; another's is a `conflict`. */

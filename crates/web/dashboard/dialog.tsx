@@ -1,0 +1,45 @@
+/** @jsxImportSource preact */
+// A question before something is done that cannot be undone. The browser's own dialog: focus goes in and comes back.
+
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { words } from "./link";
+
+interface Props {
+  readonly title: string;
+  readonly action: string;
+  readonly children: ComponentChildren;
+  readonly run: () => Promise<string>;
+  readonly close: (told: string | undefined) => void;
+}
+
+export function Confirm({ title, action, children, run, close }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const [busy, setBusy] = useState(false);
+  const [failed, setFailed] = useState("");
+  useEffect(() => dialog.current!.showModal(), []);
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    setBusy(true);
+    setFailed("");
+    try {
+      close(await run());
+    } catch (error) {
+      setFailed(`Not done: ${words(error)}.`);
+      setBusy(false);
+    }
+  };
+  return (
+    <dialog ref={dialog} aria-labelledby="dialog-title" onClose={() => close(undefined)}>
+      <form onSubmit={submit}>
+        <h2 id="dialog-title">{title}</h2>
+        {children}
+        <p class="form-note bad" role="alert">{failed}</p>
+        <div class="row">
+          <button type="button" onClick={() => dialog.current!.close()}>Cancel</button>
+          <button type="submit" class="danger" disabled={busy}>{action}</button>
+        </div>
+      </form>
+    </dialog>
+  );
+}

@@ -1,0 +1,59 @@
+/** @jsxImportSource preact */
+// The dashboard: a gate that asks for a token, and behind it the board.
+
+import { effect } from "@preact/signals";
+import { render } from "preact";
+import { need, setText } from "../shared/dom";
+import { findToken, keepToken } from "../shared/token";
+import { Board } from "./board";
+import { Link } from "./link";
+
+const gate = need("gate");
+const board = need("board");
+const note = need("gate-note");
+const field = need<HTMLInputElement>("token");
+let leave: (() => void) | undefined;
+
+function close(why: string): void {
+  leave?.();
+  leave = undefined;
+  keepToken(undefined);
+  board.hidden = true;
+  gate.hidden = false;
+  setText(note, why);
+  field.focus();
+}
+
+function open(token: string): void {
+  leave?.();
+  setText(note, "Asking the hub …");
+  const since = { at: Date.now() };
+  const link = new Link(token, close);
+  const watch = effect(() => { void link.state.value; since.at = Date.now(); });
+  // Nothing is shown before the hub has let us in; and what was shown stays while the connection comes back.
+  const shown = effect(() => {
+    if (!link.joined.value || !board.hidden) return;
+    keepToken(token);
+    gate.hidden = true;
+    board.hidden = false;
+    render(<Board link={link} since={since} leave={() => close("Signed out.")} />, board);
+  });
+  leave = () => {
+    watch();
+    shown();
+    link.close();
+    render(null, board);
+  };
+  link.connect();
+}
+
+need<HTMLFormElement>("gate-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const token = field.value.trim();
+  field.value = "";
+  if (token) open(token);
+});
+
+const found = findToken();
+if (found) open(found);
+else field.focus();
