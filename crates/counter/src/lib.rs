@@ -30,7 +30,9 @@ pub use ingest::{
 };
 pub use limits::Limits;
 pub use memory::{Appended, Clock, Memory, Place, Sink};
-pub use redis::{ChangeTarget, LOG_LUA, PublishMode, Redis, Route, Routed, log_lua};
+pub use redis::{
+    ChangeTarget, LOG_LUA, PublishMode, Redis, Route, Routed, Tally, TallyCall, log_lua, tally_lua,
+};
 
 use std::time::Duration;
 

@@ -2,6 +2,7 @@
 
 mod heartbeat;
 mod internal;
+mod starting;
 
 use std::{
     io,
@@ -21,7 +22,7 @@ use roomcast_core::{
 use roomcast_counter::{ChangeLog, Changes, Counter, Ingest, Limits, Memory, RedisChanges, RedisIngest};
 use roomcast_protocol::RoomName;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -46,6 +47,7 @@ use crate::{
     random,
     restrictions::{self, Restrictions},
     seats::Seats,
+    tallies::Tallies,
     worker,
 };
 
@@ -133,6 +135,17 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let alarm = Alarm::new(stop.clone());
     let listeners = listen(config.listen, config.workers)?;
     let public = local_address(&listeners, config.listen)?;
+    // A start that fails ends what it has begun.
+    let failing = stop.clone().drop_guard();
+    let merged = config.internal == config.listen;
+    let (routes_now, current) = watch::channel(starting::routes());
+    let internal = if merged {
+        public
+    } else {
+        internal::serve(config.internal, current, config.limits.handshake_timeout, &tasks, &stop).await?
+    };
+    let show_starting = if merged { starting::routes() } else { starting::refusals() };
+    let refusing = starting::serve_public(&listeners, &config, show_starting, &tasks, &stop)?;
     // A node that comes back under its old name is another: it must not inherit what its predecessor left behind.
     let incarnation = format!("{}.{}", config.node, random::epoch());
     let stores = connect(&config, &incarnation, backing, &tasks, &stop_broker).await?;
@@ -154,6 +167,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         restrictions: Restrictions::default(),
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
+        tallies: Tallies::default(),
         notes: notes.clone(),
         pace: Mutex::new(Pace::per_second(config.limits.accept_per_second, now().instant)),
         drain: Drain::default(),
@@ -170,9 +184,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let show = if node.config.dev { assets::Show::Demo } else { assets::Show::NoDemo };
     let inside =
         ops::routes(node.clone()).merge(api::routes(node.clone())).merge(ingest::routes(node.clone()));
-    let merged = node.config.internal == node.config.listen;
     let routes = if merged { assets::routes(show).merge(inside.clone()) } else { assets::routes(show) };
-    let internal = if merged { public } else { internal::serve(&node, inside, &tasks, &stop).await? };
+    drop(refusing);
     let (lanes, workers) = start_workers(&node, listeners, &routes, &stop, &alarm)?;
     let _first = node.lanes.set(lanes.clone());
 
@@ -207,6 +220,8 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, restrictions::keep(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
+    drop(routes_now.send_replace(inside));
+    let _running = failing.disarm();
     tracing::info!(node = node.config.node, %public, %internal, workers = workers.len(), "serving");
     Ok(Running { public, internal, node, tasks, stop, alarm, stop_broker, workers })
 }

@@ -7,14 +7,16 @@ use std::{future::Future, time::Duration};
 
 use roomcast_core::{breaker::BreakerState, permission::HistoryRules};
 use roomcast_counter::{
-    Appended, Changes, Counter, CounterError, Current, History, Ingest, Place, Sink, StockItem, Update,
+    Appended, Changes, Counter, CounterError, Current, History, Ingest, Place, Sink, StockItem, Tally, Update,
 };
-use roomcast_protocol::{CounterValue, Data, Epoch, ErrorCode, Failure, Offset, Position, RoomName};
+use roomcast_protocol::{
+    CounterValue, Data, Epoch, ErrorCode, Failure, Offset, Position, PresenceCount, RoomName,
+};
 use tokio::time::Instant;
 
 use self::breakers::{Breakers, Verdict};
 use crate::{
-    broker::{Broker, BrokerError, Owner, local::LocalBus},
+    broker::{Broker, BrokerError, Owner, Range, RoomSnapshot, local::LocalBus},
     config,
     random::jitter,
 };
@@ -23,6 +25,9 @@ use crate::{
 const RETRY: Duration = Duration::from_millis(250);
 /// And at most: refusing costs nothing, and whoever is told to wait for long is late when all is well again.
 const LONGEST_RETRY: Duration = Duration::from_millis(300);
+
+/// Looks at a room of this process before it is called too busy for a snapshot.
+const MOST_LOOKS: usize = 1_000;
 
 /// The hash tag of what belongs to the nodes themselves.
 pub const NODES: &str = "nodes";
@@ -76,6 +81,41 @@ impl Backend {
         At { backend: self, owner: self.broker.owner(place) }
     }
 
+    /// A room at one moment: in Redis one script reads all of it.
+    pub async fn snapshot(&self, room: &RoomName, history: HistoryRules) -> Result<Snapshot, Failure> {
+        let at = self.at(room.as_str());
+        let (Broker::Redis(broker), Counter::Redis(counter)) = (&self.broker, &self.counter) else {
+            return self.snapshot_here(room, history).await;
+        };
+        let failed = |error: CounterError| error.into_failure(Repeat::Harmless);
+        let tally = counter.tally(room.as_str()).map_err(failed)?;
+        let RoomSnapshot { tail, presence, counters, items } =
+            at.read(broker.snapshot(room, history, tally)).await?;
+        let tally = roomcast_counter::Redis::tallied(&counters, &items).map_err(failed)?;
+        Ok(Snapshot { tail, presence, tally })
+    }
+
+    /// In one process broker and counters have a lock each: where the log moved on between two looks at it, what was
+    /// read between them may be of another moment, and is read again.
+    async fn snapshot_here(&self, room: &RoomName, history: HistoryRules) -> Result<Snapshot, Failure> {
+        let at = self.at(room.as_str());
+        let tail = async || at.read(self.broker.history(room, &Range::Recent(0), history)).await;
+        let mut before = tail().await?.tail;
+        for _ in 0..MOST_LOOKS {
+            let counters = at.read(self.counter.counters(room.as_str(), None)).await?;
+            let stock = at.read(self.counter.stock(room.as_str())).await?;
+            let presence = at.read(self.broker.presence_members(room, None, 1)).await?.count;
+            let after = tail().await?.tail;
+            if after == before {
+                return Ok(Snapshot { tail: after, presence, tally: Tally { counters, stock } });
+            }
+            before = after;
+            tokio::task::yield_now().await;
+        }
+        let message = "the room moves on faster than it can be read";
+        Err(Failure::retry(ErrorCode::Unavailable, message, 250))
+    }
+
     /// The worst state of all breakers.
     pub fn state(&self) -> BreakerState {
         self.breakers.worst(Instant::now().into_std())
@@ -85,6 +125,17 @@ impl Backend {
     pub fn state_at(&self, place: &str) -> BreakerState {
         self.breakers.state(&self.broker.owner(place), Instant::now().into_std())
     }
+}
+
+/// A room at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Where its log stands.
+    pub tail: Position,
+    /// Who is there.
+    pub presence: PresenceCount,
+    /// What it counts and offers.
+    pub tally: Tally,
 }
 
 /// The way to one server.

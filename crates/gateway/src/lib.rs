@@ -32,4 +32,5 @@ pub mod restrictions;
 pub mod seats;
 pub mod serve;
 pub mod session;
+pub mod tallies;
 pub mod worker;

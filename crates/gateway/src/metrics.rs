@@ -44,10 +44,12 @@ pub enum Admission {
     Paced,
     /// The request's head did not come in time.
     TimedOut,
+    /// The node has not reached its broker yet.
+    Starting,
 }
 
 impl Admission {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Accepted, "accepted"),
         (Self::Refused, "refused"),
         (Self::IpLimited, "ip_limited"),
@@ -56,6 +58,7 @@ impl Admission {
         (Self::NotReady, "not_ready"),
         (Self::Paced, "paced"),
         (Self::TimedOut, "timed_out"),
+        (Self::Starting, "starting"),
     ];
 }
 

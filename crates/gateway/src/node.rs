@@ -37,6 +37,7 @@ use crate::{
     pump::{Lane, Note, Word},
     restrictions::Restrictions,
     seats::Seats,
+    tallies::Tallies,
 };
 
 /// A node, as its workers and its HTTP API see it.
@@ -61,6 +62,8 @@ pub struct Node {
     pub permits: Arc<IpPermits>,
     /// Who may join.
     pub seats: Seats,
+    /// Counter values for who joins.
+    pub tallies: Tallies,
     /// To the pump.
     pub notes: mpsc::UnboundedSender<Note>,
     /// How fast new connections are taken.

@@ -27,11 +27,20 @@ struct Here {
     users: HashMap<Arc<str>, u64>,
     changed: HashSet<Arc<str>>,
     /// Who waits for the next update's counts, and who for those of the one under way.
-    waiters: Vec<oneshot::Sender<PresenceCount>>,
-    answering: Vec<oneshot::Sender<PresenceCount>>,
+    waiters: Vec<oneshot::Sender<Present>>,
+    answering: Vec<oneshot::Sender<Present>>,
     /// Everything is to be told anew: the broker may have lost it.
     replace: bool,
     turn: Turn,
+}
+
+/// Counts that include a connection that joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present {
+    /// Over all live nodes.
+    pub count: PresenceCount,
+    /// How many joined here behind it, in the same update: of several that come at once only the last are too many.
+    pub behind: u64,
 }
 
 /// Where a room stands on its way to the broker.
@@ -68,7 +77,7 @@ impl Presence {
 
     /// A connection of `user` joined. The counts that include it come when the broker has them; the channel is
     /// dropped when it can't be reached.
-    pub fn join(&self, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<PresenceCount> {
+    pub fn join(&self, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<Present> {
         let (waiter, waiting) = oneshot::channel();
         {
             let mut desk = self.lock();
@@ -219,8 +228,8 @@ impl Desk {
         let here = self.rooms.get_mut(room)?;
         let again = std::mem::take(&mut here.turn) == Turn::BusyAgain;
         let wait = if let Ok(state) = result {
-            for waiter in here.answering.drain(..) {
-                let _gone = waiter.send(state.count);
+            for (behind, waiter) in (0..).zip(here.answering.drain(..).rev()) {
+                let _gone = waiter.send(Present { count: state.count, behind });
             }
             (!state.published).then_some(interval)
         } else {

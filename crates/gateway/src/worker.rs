@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use roomcast_protocol::{CloseCode, PresenceCount, Push, RoomName, ServerFrame};
+use roomcast_protocol::{CloseCode, Push, RoomName, ServerFrame};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
@@ -28,6 +28,7 @@ use crate::{
     hub::{self, Delivery, Hub, Survey},
     interest::WorkerId,
     node::{Node, now, unix_ms},
+    presence::Present,
     pump::Word,
     restrictions::Speaks,
     session,
@@ -258,7 +259,7 @@ impl Worker {
     }
 
     /// Counts a connection as present in a room where it has a seat.
-    pub fn appear(&self, conn: &Conn, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<PresenceCount> {
+    pub fn appear(&self, conn: &Conn, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<Present> {
         if let Some(seat) = conn.seats.borrow_mut().iter_mut().find(|seat| seat.name == *room) {
             seat.present = Some(user.clone());
         }

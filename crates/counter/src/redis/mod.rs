@@ -14,6 +14,7 @@ use fred::types::{Expiration, FromValue, Value};
 
 pub(crate) use fault::{Effect, map as map_fault};
 pub use route::{Route, Routed};
+pub use script::tally_lua;
 pub(crate) use script::{Script, run};
 
 use crate::{
@@ -95,6 +96,32 @@ pub enum PublishMode {
     Plain,
     /// `SPUBLISH` (Redis 7): only the shard that owns the room's slot does.
     Sharded,
+}
+
+/// The keys and arguments of the part of a script that reads a room's counters and items.
+#[derive(Debug)]
+pub struct TallyCall {
+    /// All in the room's slot.
+    pub keys: Vec<String>,
+    /// As `room.lua` names them.
+    pub args: Vec<Value>,
+}
+
+/// A room's counters and items, read in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// By target and counter.
+    pub counters: Vec<Update>,
+    /// By item.
+    pub stock: Vec<StockItem>,
+}
+
+fn items_of(reply: &[String]) -> Result<Vec<StockItem>, CounterError> {
+    let item = |pair: &[String]| match pair {
+        [item, packed] => calls::stock_item(item, packed),
+        _ => Err(calls::nonsense("half an item")),
+    };
+    reply.chunks(2).map(item).collect()
 }
 
 /// Counters in Redis.
@@ -238,13 +265,23 @@ impl Redis {
         let Shared { limits, scripts, .. } = &*self.0;
         let (keys, args) = calls::stock(&self.keys(room), limits)?;
         let reply: Vec<String> = self.read(&scripts.stock_read, keys, args).await?;
-        reply
-            .chunks_exact(2)
-            .map(|pair| match pair {
-                [item, packed] => calls::stock_item(item, packed),
-                _ => Err(calls::nonsense("half an item")),
-            })
-            .collect()
+        items_of(&reply)
+    }
+
+    /// How a script of somebody else reads this room's counters and items with [`tally_lua`].
+    pub fn tally(&self, room: &str) -> Result<TallyCall, CounterError> {
+        let (keys, args) = calls::stock(&self.keys(room), &self.0.limits)?;
+        Ok(TallyCall { keys, args })
+    }
+
+    /// What such a script answered.
+    pub fn tallied(counters: &[String], items: &[String]) -> Result<Tally, CounterError> {
+        let pairs = counters.chunks_exact(2).filter_map(|pair| Some((pair.first()?, pair.get(1)?)));
+        let mut counters = calls::updates(pairs)?;
+        counters.sort_unstable_by(|a, b| (&a.target, &a.counter).cmp(&(&b.target, &b.counter)));
+        let mut stock = items_of(items)?;
+        stock.sort_unstable_by(|a, b| a.item.cmp(&b.item));
+        Ok(Tally { counters, stock })
     }
 
     /// Takes expired holds back in at most `max` rooms.

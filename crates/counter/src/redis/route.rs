@@ -91,7 +91,8 @@ impl Routed {
         answer
     }
 
-    /// Sends one command to the server that owns the slot; its place among those under way is the caller's. Boxed: fred's future is large, and sessions hold it.
+    /// Sends one command to the server that owns the slot; its place among those under way is the caller's. Boxed, as
+    /// all of them: fred's futures are large, and sessions hold them.
     pub(super) async fn custom<R: FromValue>(
         &self,
         name: &'static str,
@@ -105,31 +106,37 @@ impl Routed {
 
     pub(super) async fn hgetall<R: FromValue>(&self, key: String) -> Result<R, Error> {
         let _underway = self.begin("HGETALL")?;
-        self.heed(self.of(&key)?.hgetall(key).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.hgetall(key)).await)
     }
 
     pub(super) async fn hget<R: FromValue>(&self, key: String, field: &str) -> Result<R, Error> {
         let _underway = self.begin("HGET")?;
-        self.heed(self.of(&key)?.hget(key, field).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.hget(key, field)).await)
     }
 
     pub(super) async fn hmget<R: FromValue>(&self, key: String, fields: Vec<String>) -> Result<R, Error> {
         let _underway = self.begin("HMGET")?;
-        self.heed(self.of(&key)?.hmget(key, fields).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.hmget(key, fields)).await)
     }
 
     pub(super) async fn set_for(&self, key: String, value: &str, expires: Expiration) -> Result<(), Error> {
         let _underway = self.begin("SET")?;
-        self.heed(self.of(&key)?.set(key, value, Some(expires), None, false).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.set(key, value, Some(expires), None, false)).await)
     }
 
     pub(super) async fn getdel<R: FromValue>(&self, key: String) -> Result<R, Error> {
         let _underway = self.begin("GETDEL")?;
-        self.heed(self.of(&key)?.getdel(key).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.getdel(key)).await)
     }
 
     pub(super) async fn zadd<R: FromValue>(&self, key: String, score: f64, member: &str) -> Result<R, Error> {
         let _underway = self.begin("ZADD")?;
-        self.heed(self.of(&key)?.zadd(key, None, None, false, false, (score, member)).await)
+        let client = self.of(&key)?;
+        self.heed(Box::pin(client.zadd(key, None, None, false, false, (score, member))).await)
     }
 }

@@ -11,6 +11,12 @@ use super::{ChangeTarget, PublishMode, Routed, log_lua};
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 const STOCK_LUA: &str = include_str!("lua/stock.lua");
 
+/// The body of a Lua function of `KEYS` and `ARGV` that answers a room's counters and its items, expired holds taken
+/// back: for a script that reads other things of the room in the same step. Goes behind [`LOG_LUA`](super::LOG_LUA).
+pub fn tally_lua() -> String {
+    format!("{ROOM_LUA}{STOCK_LUA}{}", include_str!("lua/tally.lua"))
+}
+
 /// A script, and the name under which its times are counted.
 pub(crate) struct Script {
     name: &'static str,

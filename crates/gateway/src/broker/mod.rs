@@ -408,6 +408,19 @@ pub struct Members {
     pub cursor: Option<String>,
 }
 
+/// A room at one moment.
+#[derive(Debug, Clone)]
+pub struct RoomSnapshot {
+    /// Where its log stands.
+    pub tail: Position,
+    /// Counts over all live nodes.
+    pub presence: PresenceCount,
+    /// What it counts, as the counters' store keeps it.
+    pub counters: Vec<String>,
+    /// What it offers, in the same way.
+    pub items: Vec<String>,
+}
+
 /// A live node as the others know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {

@@ -261,7 +261,7 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
     node_row("limits.rooms_per_node", Field::Cap(|d| &mut d.config.limits.rooms_per_node), "rooms",
         "About 300 MiB of bookkeeping; beyond it the longest idle room goes first."),
     node_row("limits.members_per_room", Field::Cap(|d| &mut d.config.limits.members_per_room), "members",
-        "A stadium in one room is a good use of a hub."),
+        "Over all nodes where the namespace has presence, else on each. A stadium in one room is a good use of a hub."),
     node_row("limits.idle_room_ttl", Field::Duration(|d| &mut d.config.limits.idle_room_ttl), "time",
         "How long an empty room is kept: people reload pages."),
     node_row("limits.outbound_bytes", Field::Bytes(|d| &mut d.config.limits.outbound_bytes), "bytes per socket",

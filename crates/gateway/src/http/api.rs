@@ -18,7 +18,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use http::{HeaderMap, StatusCode};
-use roomcast_core::permission::Rules;
+use roomcast_core::permission::{Audience, Role, Rules};
 use roomcast_counter::reservation_room;
 use roomcast_protocol::{
     Confirm, Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, Publish, Release, RoomName,
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use self::body::{Body, Named, Query, Text};
 use super::{
-    auth::{self, By},
+    auth::{self, By, Caller},
     problem::Problem,
 };
 use crate::{
@@ -94,16 +94,22 @@ fn answer(result: Result<Answer, Failure>) -> Result<Json<Answer>, Problem> {
     result.map(Json).map_err(Problem::from)
 }
 
-/// The rules of the room's namespace. The API itself is trusted: it may publish anywhere that is configured.
-fn rules_of(node: &Node, room: &RoomName) -> Result<Rules, Failure> {
+/// The rules of the room's namespace. The API reaches every room that is configured, but the admins' own ones only on
+/// behalf of an admin, or of who holds the API key and could make one.
+fn rules_of(node: &Node, caller: Caller, room: &RoomName) -> Result<Rules, Failure> {
     let unknown = || {
         Failure::new(ErrorCode::BadRoom, "the room's namespace is not configured, or it takes no such name")
     };
-    node.terms.namespaces.rules(room).copied().ok_or_else(unknown)
+    let rules = node.terms.namespaces.rules(room).copied().ok_or_else(unknown)?;
+    if rules.audience == Audience::AdminsOnly && caller == Caller::Token(Role::Service) {
+        return Err(Failure::new(ErrorCode::Forbidden, "this room is for admins only"));
+    }
+    Ok(rules)
 }
 
 async fn publish(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Text(text): Text,
 ) -> Result<Json<Value>, Problem> {
@@ -113,7 +119,7 @@ async fn publish(
         return Err(Problem::new(ErrorCode::BadFrame, "key and Idempotency-Key differ"));
     }
     publish.key = publish.key.or(header);
-    publish_one(&node, publish).await.map(Json).map_err(Problem::from)
+    publish_one(&node, caller, publish).await.map(Json).map_err(Problem::from)
 }
 
 fn read_publish(text: &str) -> Result<Publish, Failure> {
@@ -125,8 +131,8 @@ fn read_publish(text: &str) -> Result<Publish, Failure> {
 }
 
 /// Over HTTP `duplicate` is always told.
-async fn publish_one(node: &Node, publish: Publish) -> Result<Value, Failure> {
-    let rules = rules_of(node, &publish.room)?;
+async fn publish_one(node: &Node, caller: Caller, publish: Publish) -> Result<Value, Failure> {
+    let rules = rules_of(node, caller, &publish.room)?;
     let Publish { room, event, data, key } = publish;
     let publication = Publication { room, event, data, from: None, key, history: rules.history };
     match tasks::publish(node, &rules, publication).await? {
@@ -153,7 +159,11 @@ struct Batch {
 
 /// One result per item, in order: `{epoch, offset, duplicate}` or `{error}`. Items of one room are published in
 /// order; a failed item does not keep the next from being tried.
-async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<Value>, Problem> {
+async fn batch(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Text(text): Text,
+) -> Result<Json<Value>, Problem> {
     let items = body::batch_items(&text)?;
     if items.len() > MAX_BATCH {
         return Err(Problem::new(
@@ -165,7 +175,7 @@ async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<V
         let node = &node;
         async move {
             let result = match read_publish(&item) {
-                Ok(publish) => publish_one(node, publish).await,
+                Ok(publish) => publish_one(node, caller, publish).await,
                 Err(failure) => Err(failure),
             };
             result.unwrap_or_else(|failure| {
@@ -180,6 +190,7 @@ async fn batch(State(node): State<Arc<Node>>, Text(text): Text) -> Result<Json<V
 /// The operation in the address, its own fields in the body, and `user`: on whose behalf.
 async fn operation(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     Text(text): Text,
 ) -> Result<Json<Answer>, Problem> {
@@ -199,7 +210,7 @@ async fn operation(
         }
         op => op.room().cloned().ok_or_else(unknown)?,
     };
-    let rules = rules_of(&node, &room).map_err(Problem::from)?;
+    let rules = rules_of(&node, caller, &room).map_err(Problem::from)?;
     if matches!(kind, OpKind::Reserve) && !rules.stock {
         return Err(Problem::from(Failure::new(ErrorCode::Forbidden, "this namespace keeps no stock")));
     }

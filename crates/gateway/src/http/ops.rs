@@ -20,14 +20,21 @@ use crate::{
 
 /// `/livez`, `/readyz` and `/metrics`.
 pub fn routes(node: Arc<Node>) -> Router {
-    Router::new()
-        .route("/livez", get(alive))
-        .route("/readyz", get(ready))
-        .route(
-            "/metrics",
-            get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }),
-        )
-        .with_state(node)
+    let health = Router::new().route("/livez", get(alive)).route("/readyz", get(ready)).with_state(node);
+    health.merge(figures())
+}
+
+/// `/metrics`, which needs no node.
+pub fn figures() -> Router {
+    Router::new().route(
+        "/metrics",
+        get(|| async { ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()) }),
+    )
+}
+
+/// Whether `/readyz` is to name each check.
+pub fn is_verbose(query: Option<&str>) -> bool {
+    query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")))
 }
 
 async fn alive(State(node): State<Arc<Node>>) -> Response {
@@ -50,9 +57,7 @@ async fn ready(State(node): State<Arc<Node>>, RawQuery(query): RawQuery) -> Resp
     let serving = phase == Phase::Serving;
     let broker = node.broker_ready();
     let status = if serving && broker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    if !query
-        .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")))
-    {
+    if !is_verbose(query.as_deref()) {
         return (status, if status == StatusCode::OK { "ready\n" } else { "not ready\n" }).into_response();
     }
     let health = node.backend.broker.health();

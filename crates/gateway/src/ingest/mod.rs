@@ -11,7 +11,7 @@ mod signature;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state, routing};
-use roomcast_core::permission::Rules;
+use roomcast_core::permission::{Audience, Rules};
 use roomcast_counter::{Entry, Failing, Fate, Ingest, IngestRules};
 use roomcast_protocol::{Data, ErrorCode, Failure, RoomName};
 use serde::Deserialize;
@@ -211,6 +211,10 @@ fn destination(
     let room = RoomName::parse(&room).map_err(|error| Failure::new(ErrorCode::BadRoom, error.to_string()))?;
     let unknown = || Failure::new(ErrorCode::BadRoom, "the room's namespace is not configured");
     let rules = node.terms.namespaces.rules(&room).copied().ok_or_else(unknown)?;
+    // The settings are the operator's; a body is its sender's, who is no admin.
+    if settings.room.is_none() && rules.audience == Audience::AdminsOnly {
+        return Err(Failure::new(ErrorCode::Forbidden, "no webhook may name a room that is for admins only"));
+    }
     let event = settings.event.clone().or(named.event).unwrap_or_else(|| source.to_owned());
     if !(1..=MAX_EVENT).contains(&event.len()) || event.chars().any(char::is_control) {
         return Err(bad(format!("event must be 1 to {MAX_EVENT} characters")));

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use roomcast_counter::{Counter, CounterError};
 use roomcast_gateway::broker::{Broker, BrokerError, Control, Feed, PresenceUpdate, Publication, Range};
 use roomcast_protocol::{Data, Epoch, Offset, Position};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +30,44 @@ async fn hears_again(listener: &mut Node, speaker: &Node, name: &str) {
                 if event.offset.0 == offset)
         })
         .await;
+}
+
+#[tokio::test]
+async fn an_order_that_was_not_heard_comes_with_the_next_heartbeat_and_none_comes_twice() {
+    let world = World::redis();
+    let World::Redis(server) = &world else { panic!("Redis it is") };
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    let order = |user: &str| Control::Disconnect { user: Some(user.into()), session: None, ip: None };
+    let is = |item: &Feed, user: &str| matches!(item, Feed::Control(got) if *got == order(user));
+    b.broker.control(&order("heard")).await.unwrap();
+    a.until(|item| is(item, "heard")).await;
+    // As where the subscription was away for a moment: it stands in the list, and nobody told.
+    let body = serde_json::to_string(&order("unheard")).unwrap();
+    server.command(&["XADD", "rc:{nodes}:orders", "*", "b", &body]);
+    a.heartbeat().await;
+    a.until(|item| is(item, "unheard") || is(item, "heard")).await;
+    a.heartbeat().await;
+    b.broker.control(&order("last")).await.unwrap();
+    a.heartbeat().await;
+    let mut between = Vec::new();
+    a.until(|item| {
+        between.push(item.clone());
+        is(item, "last")
+    })
+    .await;
+    assert!(!between.iter().any(|item| is(item, "heard") || is(item, "unheard")), "{between:?}");
+    // Who starts later has no connections that were meant.
+    let mut late = world.node("late").await;
+    late.heartbeat().await;
+    b.broker.control(&order("new")).await.unwrap();
+    late.until(|item| {
+        assert!(!["heard", "unheard", "last"].iter().any(|user| is(item, user)), "{item:?}");
+        is(item, "new")
+    })
+    .await;
+    let ttl = server.command(&["PTTL", "rc:{nodes}:orders"]);
+    let ttl: i64 = ttl.trim().trim_start_matches(':').parse().unwrap();
+    assert!((1..=600_000).contains(&ttl), "{ttl}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -218,7 +258,7 @@ async fn what_roomcast_did_not_write_is_dropped() {
         world.server().command(&["PUBLISH", "rc:{nodes}:control", garbage]);
         world.server().command(&["PUBLISH", "rc:{nodes}:probe:a", garbage]);
     }
-    let forged = r#"D\n{"control":"nodes_changed"}"#.replace("\\n", "\n");
+    let forged = r#"O 1-1\n{"control":"nodes_changed"}"#.replace("\\n", "\n");
     world.server().command(&["PUBLISH", "rc:{nodes}:control", &forged]);
     node.publish(&wall, 1).await;
     let next = node.until(|_| true).await;
@@ -244,12 +284,57 @@ async fn too_many_commands_at_once_are_refused_unsent() {
     let publications: Vec<_> = (0..20).map(|number| numbered(&wall, number)).collect();
     let outcomes = futures_util::future::join_all(publications.iter().map(|one| broker.publish(one))).await;
     let stored = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    let refused = |outcome: &&Result<_, BrokerError>| {
-        matches!(outcome, Err(BrokerError::Unavailable { maybe_applied: false, .. }))
-    };
+    let refused = |outcome: &&Result<_, BrokerError>| matches!(outcome, Err(BrokerError::Busy));
     assert_eq!((stored, outcomes.iter().filter(refused).count()), (4, 16));
     let tails = broker.tails(std::slice::from_ref(&wall)).await.unwrap();
     assert_eq!(tails[0].as_ref().unwrap().offset, Offset(4));
+}
+
+#[tokio::test]
+async fn counters_share_the_bound() {
+    let world = World::redis();
+    let World::Redis(server) = &world else { panic!("Redis it is") };
+    let one =
+        roomcast_gateway::config::Redis { max_in_flight: 1.try_into().unwrap(), ..settings(&server.url()) };
+    let (tasks, cancel) = (TaskTracker::new(), CancellationToken::new());
+    let broker = connect_with(&one, "a", &tasks, &cancel).await.unwrap();
+    let counter = Counter::Redis(roomcast_counter::Redis::new(broker.servers(), "rc"));
+    let wall = room("event:wall");
+    let one_event = numbered(&wall, 1);
+    // All are asked before the first is answered: the place is the first one's.
+    let (read, published, refused) = tokio::join!(
+        counter.counters("event:wall", None),
+        broker.publish(&one_event).map(|outcome| outcome.unwrap_err()),
+        counter.redeem_ticket("t").map(|outcome| outcome.unwrap_err()),
+    );
+    assert!(read.unwrap().is_empty());
+    assert!(matches!(published, BrokerError::Busy), "{published:?}");
+    assert!(matches!(refused, CounterError::Busy), "{refused:?}");
+    // And free again afterwards.
+    broker.publish(&numbered(&wall, 1)).await.unwrap();
+    assert!(counter.redeem_ticket("t").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn positions_of_rooms_in_which_nothing_was_written_last_for_minutes() {
+    let world = World::redis();
+    let World::Redis(server) = &world else { panic!("Redis it is") };
+    let node = world.node("a").await;
+    let wall = room("event:wall");
+    let ttl = || -> i64 {
+        server.command(&["PTTL", "rc:{event:wall}:meta"]).trim().trim_start_matches(':').parse().unwrap()
+    };
+    let look = async || node.broker.history(&wall, &Range::Recent(1), HISTORY).await.unwrap().tail;
+    let tail = look().await;
+    assert!((1..=300_000).contains(&ttl()), "{}", ttl());
+    let tails = node.broker.tails(std::slice::from_ref(&wall)).await.unwrap();
+    assert_eq!(tails, [Some(tail.clone())]);
+    assert!((1..=300_000).contains(&ttl()), "{}", ttl());
+    node.publish(&wall, 1).await;
+    assert_eq!(look().await, Position { epoch: tail.epoch, offset: Offset(1) }, "the epoch stays");
+    assert!(ttl() > 86_400_000, "{}", ttl());
+    node.broker.end_room(&wall, "over").await.unwrap();
+    assert!((1..=300_000).contains(&ttl()), "{}", ttl());
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 )]
 
 mod api;
+mod api_rooms;
 mod bad_input;
 mod balancer;
 mod caps;
@@ -19,11 +20,15 @@ mod counters;
 mod handshake;
 mod ingest;
 mod limits;
+mod limits_rooms;
+mod limits_time;
 mod moves;
 mod operate;
 mod rooms;
 mod slow;
+mod snapshots;
 mod specs;
+mod starting;
 mod storm;
 mod support;
 mod tokens;

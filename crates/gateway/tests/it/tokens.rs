@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 use crate::support::{
     Api, Client, Scene, Speak, TestNode, admin_token,
     api::{closes, errors},
+    node::API_KEY,
     sign::{seconds, short, signed},
     token,
 };
@@ -254,5 +255,31 @@ async fn a_token_does_not_widen_itself_through_the_api() {
     let limited =
         json!({ "sub": "shop", "role": "service", "rooms": ["event:shop"], "exp": 4_000_000_000_u64 });
     assert_eq!(mint(&signed(&limited), "member").await, 403);
+    node.stop().await;
+}
+
+/// The contract gives the admins' room to role `admin` alone; the API key is the owner's, who can mint admin tokens.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_service_token_reaches_the_admin_room_over_http_and_no_webhook_names_it() {
+    let node = TestNode::alone(&[("ingest.sources.shop.event", "e")]).await;
+    let mut service = Api::with_bearer(node.internal, Some(&token("back", "service", MINUTES)));
+    let publish = json!({ "room": "admin", "event": "admin:notification", "data": 1 });
+    let refused = service.post("/api/v1/publish", &publish).await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (403, Some("forbidden")));
+    let batch = service.ok("/api/v1/batch", &json!([publish])).await;
+    assert_eq!(batch["results"][0]["error"]["code"], "forbidden");
+    let put = json!({ "room": "admin", "doc": "d", "value": 1, "version": 0, "user": "back" });
+    assert_eq!(service.post("/api/v1/put", &put).await.status, 403);
+    for path in ["", "/history", "/presence", "/counters", "/comments", "/stock"] {
+        assert_eq!(service.get(&format!("/api/v1/rooms/admin{path}")).await.status, 403, "{path}");
+    }
+    assert_eq!(service.send("DELETE", "/api/v1/rooms/admin", &[], None).await.status, 403);
+    let webhook = json!({ "uuid": "1", "room": "admin", "event": "e" });
+    assert_eq!(service.post("/api/v1/ingest/shop", &webhook).await.status, 403);
+    for bearer in [admin_token(), API_KEY.to_owned()] {
+        let mut api = Api::with_bearer(node.internal, Some(&bearer));
+        api.ok("/api/v1/publish", &publish).await;
+        api.read("/api/v1/rooms/admin/history").await;
+    }
     node.stop().await;
 }

@@ -85,6 +85,11 @@ impl Keys {
         format!("{}:{{nodes}}:leases", self.prefix)
     }
 
+    /// STREAM of the last orders to all nodes.
+    pub(super) fn orders(&self) -> String {
+        format!("{}:{{nodes}}:orders", self.prefix)
+    }
+
     /// HASH: node → figures.
     pub(super) fn stats(&self) -> String {
         format!("{}:{{nodes}}:stats", self.prefix)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use fred::types::Value;
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use roomcast_core::permission::HistoryRules;
 use roomcast_protocol::{Offset, Position, RoomName};
 use sha2::{Digest, Sha256};
@@ -26,6 +26,9 @@ use crate::broker::{
     payload::{self, Body},
 };
 
+/// How long a room in which nothing was ever written keeps its epoch after the last look: long enough for whoever
+/// comes back to a quiet room, and for nodes to renew it while they have members there.
+const UNWRITTEN_TTL: Duration = Duration::from_secs(300);
 /// A room's position outlives its log by this much, as `log_append` has it.
 pub(super) const POSITION_TTL: Duration = Duration::from_secs(86_400);
 
@@ -82,25 +85,11 @@ impl Log {
         range: &Range,
         history: HistoryRules,
     ) -> Result<Page, BrokerError> {
-        let Self { keys, scripts, commands, .. } = self;
-        let (mode, epoch, offset, limit) = match range {
-            Range::Since(since, limit) => {
-                ("since", since.epoch.as_str(), since.offset.0, (*limit).clamp(1, MAX_PAGE))
-            }
-            Range::Recent(limit) => ("recent", "", 0, (*limit).min(MAX_PAGE)),
-            Range::Before(offset, limit) => ("before", "", *offset, (*limit).min(MAX_PAGE)),
-        };
-        let args = vec![
-            new_epoch()?.into(),
-            millis(history.ttl + POSITION_TTL),
-            mode.into(),
-            epoch.into(),
-            offset.to_string().into(),
-            limit.to_string().into(),
-        ];
-        let names = vec![keys.meta(room), keys.log(room)];
-        let answer: Vec<String> = commands.run(&scripts.history, names, args, Effect::Harmless).await?;
+        let (names, args) = self.history_call(room, range, history)?;
+        let answer: Vec<String> =
+            self.commands.run(&self.scripts.history, names, args, Effect::Harmless).await?;
         let [epoch, offset, unbroken, entries @ ..] = &answer[..] else { return Err(nonsense("history")) };
+        let mode_since = matches!(range, Range::Since(..));
         let mut complete = unbroken == "1";
         let mut events = Vec::with_capacity(entries.len() / 3);
         for entry in entries.chunks(3) {
@@ -118,38 +107,64 @@ impl Log {
                 complete = false;
             }
         }
-        if mode != "since" {
+        if !mode_since {
             events.reverse();
         }
         let follows = |pair: &[roomcast_protocol::Event]| pair[1].offset == pair[0].offset.next();
-        complete &= mode != "since" || events.windows(2).all(follows);
+        complete &= !mode_since || events.windows(2).all(follows);
         Ok(Page { tail: position(epoch, offset)?, events, complete })
+    }
+
+    /// The keys and arguments of `history.lua`.
+    pub(super) fn history_call(
+        &self,
+        room: &RoomName,
+        range: &Range,
+        history: HistoryRules,
+    ) -> Result<(Vec<String>, Vec<Value>), BrokerError> {
+        let (mode, epoch, offset, limit) = match range {
+            Range::Since(since, limit) => {
+                ("since", since.epoch.as_str(), since.offset.0, (*limit).clamp(1, MAX_PAGE))
+            }
+            Range::Recent(limit) => ("recent", "", 0, (*limit).min(MAX_PAGE)),
+            Range::Before(offset, limit) => ("before", "", *offset, (*limit).min(MAX_PAGE)),
+        };
+        let args = vec![
+            new_epoch()?.into(),
+            millis(history.ttl + POSITION_TTL),
+            mode.into(),
+            epoch.into(),
+            offset.to_string().into(),
+            limit.to_string().into(),
+            millis(UNWRITTEN_TTL),
+        ];
+        Ok((vec![self.keys.meta(room), self.keys.log(room)], args))
     }
 
     /// One look per room, pipelined.
     pub(super) async fn tails(&self, rooms: &[RoomName]) -> Result<Vec<Option<Position>>, BrokerError> {
         let Self { keys, commands, .. } = self;
-        let keep = POSITION_TTL.as_millis().to_string();
         let mut tails = Vec::with_capacity(rooms.len());
         for rooms in rooms.chunks((commands.most_at_once() / 2).max(1)) {
             let looks = rooms.iter().map(|room| {
                 let meta = keys.meta(room);
-                let keep = keep.clone();
                 async move {
                     let look = vec![meta.as_str().into(), "epoch".into(), "offset".into()];
                     let look = commands.send::<Vec<Option<String>>>("HMGET", &meta, look, Effect::Harmless);
+                    let tail = match &look.await?[..] {
+                        [Some(epoch), Some(offset)] => position(epoch, offset)?,
+                        [Some(epoch), None] => position(epoch, "0")?,
+                        _ => return Ok(None),
+                    };
+                    let keep = if tail.offset == Offset(0) { UNWRITTEN_TTL } else { POSITION_TTL };
                     // GT: never shortens what a longer history asked for.
-                    let renew = vec![meta.as_str().into(), keep.into(), "GT".into()];
-                    let renew = commands.send::<Value>("PEXPIRE", &meta, renew, Effect::Harmless);
-                    let (look, renewed) = join(look, renew).await;
-                    if let Err(error) = renewed {
+                    let renew = vec![meta.as_str().into(), millis(keep), "GT".into()];
+                    if let Err(error) =
+                        commands.send::<Value>("PEXPIRE", &meta, renew, Effect::Harmless).await
+                    {
                         tracing::debug!(%error, "could not keep a room's position from expiring");
                     }
-                    match &look?[..] {
-                        [Some(epoch), Some(offset)] => position(epoch, offset).map(Some),
-                        [Some(epoch), None] => position(epoch, "0").map(Some),
-                        _ => Ok(None),
-                    }
+                    Ok::<_, BrokerError>(Some(tail))
                 }
             });
             for tail in join_all(looks).await {
@@ -173,7 +188,7 @@ impl Log {
         let args = vec![
             keys.channel(room).into(),
             new_epoch()?.into(),
-            millis(POSITION_TTL),
+            millis(UNWRITTEN_TTL),
             payload::ended_body(reason).map_err(|error| internal(&error))?.into(),
             keys.presence(room).into(),
         ];

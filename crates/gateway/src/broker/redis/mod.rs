@@ -24,6 +24,7 @@ mod routes;
 mod scripts;
 mod sentinels;
 mod shard;
+mod snapshot;
 mod subscriptions;
 mod verify;
 mod witness;
@@ -262,8 +263,7 @@ impl RedisBroker {
 
     /// See [`super::Broker::control`].
     pub async fn control(&self, control: &Control) -> Result<(), BrokerError> {
-        let payload = reader::control_payload(control).map_err(|error| internal(&error))?;
-        self.tell(self.0.context.keys.control(), payload).await
+        self.0.context.nodes.order(control).await
     }
 
     /// See [`super::Broker::heartbeat`].

@@ -1,9 +1,9 @@
 //! Which nodes live: each renews a lease, and every one knows the live ones from its last look.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,9 +18,36 @@ use super::{
     commands::Commands,
     fault::Effect,
     keys::Keys,
+    reader,
     scripts::{Named, Scripts},
 };
 use crate::broker::{BrokerError, Control, Feed, NodeReport, Want};
+
+/// Orders kept, about: far more than operators give in the time below.
+const ORDERS_KEPT: usize = 1_000;
+/// How long a node may be cut off from Redis and still learn what it was told.
+const ORDERS_TTL: Duration = Duration::from_secs(600);
+
+/// Which orders this node has taken: each comes on the channel and with a heartbeat, in whichever order.
+#[derive(Debug, Default)]
+struct Orders {
+    /// The newest that a heartbeat brought or passed; empty before the first.
+    read: String,
+    taken: VecDeque<String>,
+}
+
+impl Orders {
+    fn is_new(&mut self, id: &str) -> bool {
+        let new = !self.taken.iter().rev().any(|taken| taken == id);
+        if new {
+            if self.taken.len() >= ORDERS_KEPT {
+                self.taken.pop_front();
+            }
+            self.taken.push_back(id.to_owned());
+        }
+        new
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Nodes {
@@ -34,6 +61,7 @@ pub(super) struct Nodes {
     registered: AtomicBool,
     losses: AtomicU64,
     news: Notify,
+    orders: Mutex<Orders>,
 }
 
 impl Nodes {
@@ -56,6 +84,7 @@ impl Nodes {
             registered: AtomicBool::new(false),
             losses: AtomicU64::new(0),
             news: Notify::new(),
+            orders: Mutex::default(),
         }
     }
 
@@ -89,16 +118,26 @@ impl Nodes {
 
     pub(super) async fn heartbeat(&self, report: &NodeReport) -> Result<Vec<NodeReport>, BrokerError> {
         let lease = self.lease.as_millis().to_string();
+        let read = self.orders().read.clone();
         let args = vec![
             self.node.clone().into(),
             report.stats.to_string().into(),
             lease.into(),
             self.keys.control().into(),
+            read.into(),
         ];
         let answer: Vec<String> = self.run(&self.scripts.heartbeat, args, Effect::Harmless).await?;
-        let Some((held, nodes)) = answer.split_first() else {
-            return Err(BrokerError::Internal("a heartbeat without an answer".into()));
-        };
+        let nonsense = || BrokerError::Internal("a heartbeat without an answer".into());
+        let [held, newest, count, rest @ ..] = &answer[..] else { return Err(nonsense()) };
+        let count: usize = count.parse().map_err(|_| nonsense())?;
+        let (orders, nodes) = rest.split_at_checked(count.saturating_mul(2)).ok_or_else(nonsense)?;
+        for order in orders.chunks_exact(2) {
+            // What is no order was put there by somebody else.
+            if let Some(control) = reader::parse_order(&order[1]) {
+                self.take_order(&order[0], control);
+            }
+        }
+        self.orders().read.clone_from(newest);
         let first = !self.registered.swap(true, Ordering::Relaxed);
         let lost = held == "0" && !first;
         if lost {
@@ -130,6 +169,32 @@ impl Nodes {
         self.run::<Value>(&self.scripts.goodbye, args, Effect::Harmless).await.map(|_| ())
     }
 
+    /// Tells every node, this one included, and those too that do not hear anything at the moment: they read it with
+    /// the next heartbeat that gets through.
+    pub(super) async fn order(&self, control: &Control) -> Result<(), BrokerError> {
+        let body =
+            reader::order_body(control).map_err(|error| BrokerError::Internal(error.to_string().into()))?;
+        let args = vec![
+            body.into(),
+            self.keys.control().into(),
+            ORDERS_KEPT.to_string().into(),
+            ORDERS_TTL.as_millis().to_string().into(),
+        ];
+        // Twice does no harm.
+        self.run::<Value>(&self.scripts.order, args, Effect::Harmless).await.map(|_| ())
+    }
+
+    /// Hands an order on, unless it was heard the other way already.
+    pub(super) fn take_order(&self, id: &str, control: Control) {
+        if self.orders().is_new(id) {
+            self.feed.lock().push(Feed::Control(control));
+        }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// This node's share of the presence is gone, or the set of nodes is another: tell the feed.
     pub(super) fn changed(&self) {
         self.feed.lock().push(Feed::Control(Control::NodesChanged));
@@ -154,7 +219,8 @@ impl Nodes {
         args: Vec<Value>,
         effect: Effect,
     ) -> Result<R, BrokerError> {
-        self.commands.run(script, vec![self.keys.leases(), self.keys.stats()], args, effect).await
+        let keys = vec![self.keys.leases(), self.keys.stats(), self.keys.orders()];
+        self.commands.run(script, keys, args, effect).await
     }
 }
 

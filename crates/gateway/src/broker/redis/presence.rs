@@ -158,12 +158,9 @@ impl Presence {
         limit: usize,
     ) -> Result<Members, BrokerError> {
         let limit = limit.clamp(1, MAX_MEMBERS);
-        let mut args = self.head(room);
-        args.extend([cursor.unwrap_or_default().into(), (limit + 1).to_string().into()]);
-        let answer: Vec<String> = self
-            .commands
-            .run(&self.scripts.presence_members, self.names(room), args, Effect::Harmless)
-            .await?;
+        let (names, args) = self.members_call(room, cursor, limit + 1);
+        let answer: Vec<String> =
+            self.commands.run(&self.scripts.presence_members, names, args, Effect::Harmless).await?;
         let [connections, users, rest @ ..] = &answer[..] else { return Err(nonsense("presence_members")) };
         let count = count(connections, users)?;
         let mut merged = BTreeMap::<&str, u64>::new();
@@ -179,6 +176,18 @@ impl Presence {
             .collect();
         let cursor = members.last().filter(|_| more).map(|member| member.user.clone());
         Ok(Members { count, members, cursor })
+    }
+
+    /// The keys and arguments of `presence_members.lua`.
+    pub(super) fn members_call(
+        &self,
+        room: &RoomName,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> (Vec<String>, Vec<Value>) {
+        let mut args = self.head(room);
+        args.extend([cursor.unwrap_or_default().into(), limit.to_string().into()]);
+        (self.names(room), args)
     }
 
     /// Renews the shares that are due; what fails is due again. Where one has vanished, the feed is told.
@@ -246,7 +255,7 @@ impl Presence {
     }
 }
 
-fn count(connections: &str, users: &str) -> Result<PresenceCount, BrokerError> {
+pub(super) fn count(connections: &str, users: &str) -> Result<PresenceCount, BrokerError> {
     let number = |text: &str| text.parse().map_err(|_| nonsense("a presence script"));
     Ok(PresenceCount { connections: number(connections)?, users: number(users)? })
 }

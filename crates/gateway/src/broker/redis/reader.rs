@@ -21,6 +21,8 @@ use crate::broker::{
     payload::{self, MAX_PAYLOAD},
 };
 
+/// Two numbers of 64 bits and the dash between them.
+const MAX_ORDER_ID: usize = 41;
 /// At most one warning about malformed payloads in this time.
 const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -71,7 +73,7 @@ impl Reader {
         } else if channel == self.control {
             match parse_control(payload) {
                 Some(News::Nodes) => self.nodes.look_again(),
-                Some(News::Control(control)) => self.feed.lock().push(Feed::Control(control)),
+                Some(News::Order(id, control)) => self.nodes.take_order(id, control),
                 None => self.malformed(channel, "it is no control"),
             }
         } else if let Some(room) = self.keys.room(channel) {
@@ -102,30 +104,36 @@ impl Reader {
 }
 
 #[derive(Debug, PartialEq)]
-enum News {
+enum News<'a> {
     Nodes,
-    Control(Control),
+    Order(&'a str, Control),
 }
 
-/// The payload of a control.
-pub(super) fn control_payload(control: &Control) -> Result<String, serde_json::Error> {
-    Ok(format!("D\n{}", serde_json::to_string(control)?))
+/// The body of an order.
+pub(super) fn order_body(control: &Control) -> Result<String, serde_json::Error> {
+    serde_json::to_string(control)
 }
 
-fn parse_control(payload: &[u8]) -> Option<News> {
-    let text = std::str::from_utf8(payload).ok().filter(|text| text.len() <= MAX_PAYLOAD)?;
-    match text.split_once('\n')? {
-        ("N", _) => Some(News::Nodes),
-        ("D", body) => match serde_json::from_str(body).ok()? {
-            // Each node finds this out for itself.
-            Control::NodesChanged => None,
-            control @ (Control::Disconnect { .. }
-            | Control::Drain { .. }
-            | Control::Shed { .. }
-            | Control::Restrictions) => Some(News::Control(control)),
-        },
-        _ => None,
+/// The order of a body.
+pub(super) fn parse_order(body: &str) -> Option<Control> {
+    match serde_json::from_str(body).ok()? {
+        // Each node finds this out for itself.
+        Control::NodesChanged => None,
+        control @ (Control::Disconnect { .. }
+        | Control::Drain { .. }
+        | Control::Shed { .. }
+        | Control::Restrictions) => Some(control),
     }
+}
+
+fn parse_control(payload: &[u8]) -> Option<News<'_>> {
+    let text = std::str::from_utf8(payload).ok().filter(|text| text.len() <= MAX_PAYLOAD)?;
+    let (header, body) = text.split_once('\n')?;
+    if header == "N" {
+        return Some(News::Nodes);
+    }
+    let id = header.strip_prefix("O ").filter(|id| id.len() <= MAX_ORDER_ID)?;
+    Some(News::Order(id, parse_order(body)?))
 }
 
 #[cfg(test)]
@@ -205,15 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn a_control_comes_back_as_it_went() {
+    fn an_order_comes_back_as_it_went() {
         let control = Control::Disconnect {
             user: Some("eve\n".into()),
             session: None,
             ip: Some([127, 0, 0, 1].into()),
         };
-        let payload = control_payload(&control).unwrap();
-        assert_eq!(parse_control(payload.as_bytes()), Some(News::Control(control)));
-        let made_here = control_payload(&Control::NodesChanged).unwrap();
+        let payload = format!("O 12-3\n{}", order_body(&control).unwrap());
+        assert_eq!(parse_control(payload.as_bytes()), Some(News::Order("12-3", control)));
+        let made_here = format!("O 12-3\n{}", order_body(&Control::NodesChanged).unwrap());
         assert_eq!(parse_control(made_here.as_bytes()), None);
     }
 

@@ -4,13 +4,14 @@ use fred::{
     error::Error,
     types::{Value, scripts::Script},
 };
-use roomcast_counter::{ChangeTarget, PublishMode, log_lua};
+use roomcast_counter::{ChangeTarget, PublishMode, log_lua, tally_lua};
 
 /// Every script of the broker.
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) publish: Named,
     pub(super) history: Named,
+    pub(super) snapshot: Named,
     pub(super) forget_keys: Named,
     pub(super) end_room: Named,
     pub(super) verify: Named,
@@ -18,6 +19,7 @@ pub(super) struct Scripts {
     pub(super) presence_members: Named,
     pub(super) heartbeat: Named,
     pub(super) figures: Named,
+    pub(super) order: Named,
     pub(super) live: Named,
     pub(super) goodbye: Named,
     pub(super) claim_address: Named,
@@ -36,10 +38,23 @@ impl Scripts {
         let plain = |name, text: &str| Named { name, script: Script::from_lua(text) };
         let log = |name, text: &str| plain(name, &format!("{shared}{text}"));
         let presence = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/presence.lua")));
+        // As functions with keys and arguments of their own, so that each part is the script that it is alone.
+        let part = |name: &str, text: &str| format!("local function {name}(KEYS, ARGV)\n{text}\nend\n");
+        let snapshot = [
+            part("log_part", include_str!("lua/history.lua")),
+            part(
+                "presence_part",
+                concat!(include_str!("lua/presence.lua"), include_str!("lua/presence_members.lua")),
+            ),
+            part("tally_part", &tally_lua()),
+            include_str!("lua/snapshot.lua").to_owned(),
+        ]
+        .concat();
         let nodes = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/nodes.lua")));
         Self {
             publish: log("publish", include_str!("lua/publish.lua")),
             history: plain("history", include_str!("lua/history.lua")),
+            snapshot: log("snapshot", &snapshot),
             forget_keys: plain("forget_keys", include_str!("lua/forget_keys.lua")),
             end_room: log("end_room", include_str!("lua/end_room.lua")),
             verify: log("verify", include_str!("lua/verify.lua")),
@@ -47,6 +62,7 @@ impl Scripts {
             presence_members: presence("presence_members", include_str!("lua/presence_members.lua")),
             heartbeat: nodes("heartbeat", include_str!("lua/heartbeat.lua")),
             figures: nodes("figures", include_str!("lua/figures.lua")),
+            order: nodes("order", include_str!("lua/order.lua")),
             live: nodes("live", include_str!("lua/live.lua")),
             goodbye: nodes("goodbye", include_str!("lua/goodbye.lua")),
             claim_address: log("claim_address", include_str!("lua/claim_address.lua")),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -17,7 +17,11 @@ use super::{
     body::{Body, Query},
     rules_of,
 };
-use crate::{backend::Repeat, http::problem::Problem, node::Node};
+use crate::{
+    backend::Repeat,
+    http::{auth::Caller, problem::Problem},
+    node::Node,
+};
 
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
@@ -126,9 +130,10 @@ struct Kept {
 /// Seeds counters where they are absent or lower, all or none. Answers how many were changed.
 pub(super) async fn restore(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Body(Restore { room, counters }): Body<Restore>,
 ) -> Result<Json<Value>, Problem> {
-    rules_of(&node, &room).map_err(Problem::from)?;
+    rules_of(&node, caller, &room).map_err(Problem::from)?;
     let seed = |Kept { target, counter, value }| Seed { target, counter, value };
     let seeds: Vec<Seed> = counters.into_iter().map(seed).collect();
     let restored = node.backend.counter.restore(room.as_str(), &seeds);

@@ -17,7 +17,10 @@ use crate::{
     admin::audit::{self, Act, Deed},
     backend::{At, NODES, Repeat},
     broker::Control,
-    http::{auth::By, problem::Problem},
+    http::{
+        auth::{By, Caller},
+        problem::Problem,
+    },
     node::Node,
     restrictions,
     session::tasks,
@@ -36,11 +39,12 @@ pub(super) struct OnBehalf {
 pub(super) async fn delete(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Named((name, comment)): Named<(String, String)>,
     Query(OnBehalf { user }): Query<OnBehalf>,
 ) -> Result<Json<Value>, Problem> {
     let detail = format!("comment {comment}");
-    let (room, rules) = room_of(&node, &name)?;
+    let (room, rules) = room_of(&node, caller, &name)?;
     let user = user.unwrap_or_else(|| "api".to_owned());
     let op = Op::DeleteComment { comment };
     match tasks::apply(&node, &room, &rules, &user, op, Repeat::Harmless).await.map_err(Problem::from)? {
@@ -66,10 +70,11 @@ pub(super) struct Target {
 pub(super) async fn mute(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
     let deed = deed(&by, Act::Mute, &target);
-    let done = restrict(&node, RestrictionKind::Mute, target).await?;
+    let done = restrict(&node, caller, RestrictionKind::Mute, target).await?;
     audit::record(&node, deed).await;
     Ok(done)
 }
@@ -78,10 +83,11 @@ pub(super) async fn mute(
 pub(super) async fn unmute(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
     let deed = deed(&by, Act::Unmute, &target);
-    let done = lift(&node, RestrictionKind::Mute, target).await?;
+    let done = lift(&node, caller, RestrictionKind::Mute, target).await?;
     audit::record(&node, deed).await;
     Ok(done)
 }
@@ -90,10 +96,11 @@ pub(super) async fn unmute(
 pub(super) async fn ban(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
     let deed = deed(&by, Act::Ban, &target);
-    let done = restrict(&node, RestrictionKind::Ban, target).await?;
+    let done = restrict(&node, caller, RestrictionKind::Ban, target).await?;
     audit::record(&node, deed).await;
     Ok(done)
 }
@@ -102,10 +109,11 @@ pub(super) async fn ban(
 pub(super) async fn unban(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Body(target): Body<Target>,
 ) -> Result<Json<Value>, Problem> {
     let deed = deed(&by, Act::Unban, &target);
-    let done = lift(&node, RestrictionKind::Ban, target).await?;
+    let done = lift(&node, caller, RestrictionKind::Ban, target).await?;
     audit::record(&node, deed).await;
     Ok(done)
 }
@@ -125,31 +133,41 @@ fn deed(by: &str, act: Act, target: &Target) -> Deed {
     Deed::new(by, act).on(whom).detail(&place)
 }
 
-async fn restrict(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {
+async fn restrict(
+    node: &Node,
+    caller: Caller,
+    kind: RestrictionKind,
+    target: Target,
+) -> Result<Json<Value>, Problem> {
     let lasts = Duration::from_millis(target.ttl_ms.unwrap_or(DEFAULT_MS));
-    let (whom, room) = whom(node, target)?;
+    let (whom, room) = whom(node, caller, target)?;
     let kept = node.backend.counter.restrict(kind, &whom, room.as_deref(), lasts);
     let restriction = at_list(node).call(Repeat::Harmless, kept).await.map_err(Problem::from)?;
     tell(node).await?;
     Ok(Json(shown(&restriction)))
 }
 
-async fn lift(node: &Node, kind: RestrictionKind, target: Target) -> Result<Json<Value>, Problem> {
-    let (whom, room) = whom(node, target)?;
+async fn lift(
+    node: &Node,
+    caller: Caller,
+    kind: RestrictionKind,
+    target: Target,
+) -> Result<Json<Value>, Problem> {
+    let (whom, room) = whom(node, caller, target)?;
     let lifted = node.backend.counter.lift(kind, &whom, room.as_deref());
     at_list(node).call(Repeat::Harmless, lifted).await.map_err(Problem::from)?;
     tell(node).await?;
     Ok(Json(json!({})))
 }
 
-fn whom(node: &Node, target: Target) -> Result<(Whom, Option<String>), Problem> {
+fn whom(node: &Node, caller: Caller, target: Target) -> Result<(Whom, Option<String>), Problem> {
     let whom = match (target.user, target.ip) {
         (Some(user), None) => Whom::User(user),
         (None, Some(ip)) => Whom::Ip(ip.to_canonical()),
         _ => return Err(Problem::new(ErrorCode::BadFrame, "name a user or an ip")),
     };
     if let Some(room) = &target.room {
-        rules_of(node, room).map_err(Problem::from)?;
+        rules_of(node, caller, room).map_err(Problem::from)?;
     }
     Ok((whom, target.room.map(|room| room.to_string())))
 }

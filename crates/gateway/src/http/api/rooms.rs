@@ -19,19 +19,21 @@ use super::{
 };
 use crate::{
     admin::audit::{self, Act, Deed},
-    backend::{Repeat, stock_item},
-    broker::Range,
-    http::{auth::By, problem::Problem},
+    backend::{Repeat, Snapshot, stock_item},
+    http::{
+        auth::{By, Caller},
+        problem::Problem,
+    },
     node::Node,
     session::tasks,
 };
 
 const DEFAULT_COMMENTS: u32 = 50;
 
-pub(super) fn room_of(node: &Node, name: &str) -> Result<(RoomName, Rules), Problem> {
+pub(super) fn room_of(node: &Node, caller: Caller, name: &str) -> Result<(RoomName, Rules), Problem> {
     let bad = |error: roomcast_protocol::NameError| Failure::new(ErrorCode::BadRoom, error.to_string());
     let room = RoomName::parse(name).map_err(bad)?;
-    let rules = rules_of(node, &room).map_err(Problem::from)?;
+    let rules = rules_of(node, caller, &room).map_err(Problem::from)?;
     Ok((room, rules))
 }
 
@@ -44,27 +46,22 @@ fn values(updates: Vec<Update>) -> Vec<Value> {
     updates.into_iter().map(value).collect()
 }
 
-/// Where its log stands, who is there, what it counts.
+/// Where its log stands, who is there, what it counts and offers: all of one moment.
 pub(super) async fn snapshot(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
-    let (room, rules) = room_of(&node, &name)?;
-    let backend = &node.backend;
-    let at = backend.at(room.as_str());
-    let log = at.read(backend.broker.history(&room, &Range::Recent(0), rules.history));
-    let members = at.read(backend.broker.presence_members(&room, None, 1));
-    let counters = at.read(backend.counter.counters(room.as_str(), None));
-    let stock = at.read(backend.counter.stock(room.as_str()));
-    let (log, members, counters, stock) =
-        tokio::try_join!(log, members, counters, stock).map_err(Problem::from)?;
+    let (room, rules) = room_of(&node, caller, &name)?;
+    let Snapshot { tail, presence, tally } =
+        node.backend.snapshot(&room, rules.history).await.map_err(Problem::from)?;
     Ok(Json(json!({
         "room": room,
-        "epoch": log.tail.epoch,
-        "offset": log.tail.offset,
-        "presence": members.count,
-        "counters": values(counters),
-        "stock": stock.iter().map(stock_item).collect::<Vec<_>>(),
+        "epoch": tail.epoch,
+        "offset": tail.offset,
+        "presence": presence,
+        "counters": values(tally.counters),
+        "stock": tally.stock.iter().map(stock_item).collect::<Vec<_>>(),
     })))
 }
 
@@ -72,9 +69,10 @@ pub(super) async fn snapshot(
 pub(super) async fn end(
     State(node): State<Arc<Node>>,
     Extension(By(by)): Extension<By>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
 ) -> Result<Json<Value>, Problem> {
-    let (room, _) = room_of(&node, &name)?;
+    let (room, _) = room_of(&node, caller, &name)?;
     let backend = &node.backend;
     let at = backend.at(room.as_str());
     at.call(Repeat::Harmless, backend.counter.end_room(room.as_str())).await.map_err(Problem::from)?;
@@ -95,10 +93,11 @@ pub(super) struct Past {
 /// `?epoch=&since=` for what came after an offset, `?before=` for what came before one, neither for the newest.
 pub(super) async fn history(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     Query(past): Query<Past>,
 ) -> Result<Json<Answer>, Problem> {
-    let (room, rules) = room_of(&node, &name)?;
+    let (room, rules) = room_of(&node, caller, &name)?;
     let since = match (past.epoch, past.since) {
         (Some(epoch), Some(offset)) => Some(Position { epoch: Epoch::new(&epoch), offset: Offset(offset) }),
         (None, None) => None,
@@ -116,10 +115,11 @@ pub(super) struct Paging {
 /// Members by user id.
 pub(super) async fn presence(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     Query(paging): Query<Paging>,
 ) -> Result<Json<Answer>, Problem> {
-    let (room, _) = room_of(&node, &name)?;
+    let (room, _) = room_of(&node, caller, &name)?;
     answer(tasks::presence(&node, &room, paging.cursor.as_deref(), page(paging.limit)).await)
 }
 
@@ -132,10 +132,11 @@ pub(super) struct Targets {
 /// Counter values, read in one step.
 pub(super) async fn counters(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     Query(query): Query<Targets>,
 ) -> Result<Json<Value>, Problem> {
-    let (room, _) = room_of(&node, &name)?;
+    let (room, _) = room_of(&node, caller, &name)?;
     let targets: Option<Vec<String>> = query.targets.map(|list| list.split(',').map(str::to_owned).collect());
     let read = node.backend.counter.counters(room.as_str(), targets.as_deref());
     let updates = node.backend.at(room.as_str()).read(read).await.map_err(Problem::from)?;
@@ -156,10 +157,11 @@ pub(super) struct Comments {
 /// Comments, newest first.
 pub(super) async fn comments(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     Query(query): Query<Comments>,
 ) -> Result<Json<Value>, Problem> {
-    let (room, _) = room_of(&node, &name)?;
+    let (room, _) = room_of(&node, caller, &name)?;
     let limit = query.limit.unwrap_or(DEFAULT_COMMENTS);
     let page = match query.state.as_deref() {
         None => seen(&node, &room, query, limit).await,

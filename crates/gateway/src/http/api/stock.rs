@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use roomcast_counter::{Op, Outcome};
 use roomcast_protocol::{ErrorCode, Failure, RoomName};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     backend::{Repeat, stock_item},
-    http::problem::Problem,
+    http::{auth::Caller, problem::Problem},
     node::Node,
     session::tasks,
 };
@@ -37,10 +37,11 @@ pub(super) struct Offer {
 /// `{room, item, stock, per_user, hold_ms}` → the item as it stands.
 pub(super) async fn offer(
     State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
     Body(offer): Body<Offer>,
 ) -> Result<Json<Value>, Problem> {
     let Offer { room, item, stock, per_user, hold_ms } = offer;
-    let rules = rules_of(&node, &room).map_err(Problem::from)?;
+    let rules = rules_of(&node, caller, &room).map_err(Problem::from)?;
     if !rules.stock {
         return Err(Problem::from(Failure::new(ErrorCode::Forbidden, "this namespace keeps no stock")));
     }
@@ -52,8 +53,12 @@ pub(super) async fn offer(
 }
 
 /// All items of a room, read in one step.
-pub(super) async fn read(State(node): State<Arc<Node>>, Named(name): Named) -> Result<Json<Value>, Problem> {
-    let (room, _) = room_of(&node, &name)?;
+pub(super) async fn read(
+    State(node): State<Arc<Node>>,
+    Extension(caller): Extension<Caller>,
+    Named(name): Named,
+) -> Result<Json<Value>, Problem> {
+    let (room, _) = room_of(&node, caller, &name)?;
     let read = node.backend.counter.stock(room.as_str());
     let items = node.backend.at(room.as_str()).read(read).await.map_err(Problem::from)?;
     Ok(Json(json!({ "items": items.iter().map(stock_item).collect::<Vec<_>>() })))

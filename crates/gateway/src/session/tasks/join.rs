@@ -6,6 +6,7 @@ use roomcast_core::{
     limits::Cap,
     permission::{Audience, Identity, Rules},
 };
+use roomcast_counter::Update;
 use roomcast_protocol::{
     CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame,
 };
@@ -16,8 +17,10 @@ use crate::{
     broker::{Page, Range},
     conn::{Conn, Seat},
     node::now,
+    presence::Present,
     pump::Note,
     session::encode,
+    tallies::{self, Reading, Turn},
     worker::Worker,
 };
 
@@ -70,28 +73,41 @@ async fn try_join(
     worker.note_idle();
     node.backend.at(room.as_str()).call(Repeat::Harmless, node.interest.acquire(room, worker.id)).await?;
     let counted = rules.presence.then(|| worker.appear(conn, room, &who.user));
-    let backend = &node.backend;
     let range = match since {
         Some(since) => Range::Since(since.clone(), usize::MAX),
         None => Range::Recent(*recent),
     };
     let mut past = Past::of(node, room, rules);
     let page = past.read(range, most_bytes(node));
-    let at = backend.at(room.as_str());
-    let counts = at.read(backend.counter.counters(room.as_str(), None));
+    let counts = counts(worker, room);
     let presence = async {
         match counted {
-            Some(counted) => counted.await.unwrap_or_else(|_| node.presence.local(room)),
-            None => PresenceCount::default(),
+            // Without the broker this node's own seats are all that bounds the room.
+            Some(counted) => counted
+                .await
+                .unwrap_or_else(|_| Present { count: node.presence.local(room), behind: u64::MAX }),
+            None => Present { count: PresenceCount::default(), behind: u64::MAX },
         }
     };
     let (page, counts, presence) = tokio::join!(page, counts, presence);
     let (page, counts) = (page?, counts?);
+    let Present { count: presence, behind } = presence;
+    let before = presence.connections.saturating_sub(behind).saturating_sub(1);
+    if !node.terms.limits.members_per_room.admits(before) {
+        return Err(full());
+    }
     let tail = page.tail.clone();
     // The pump hears where the log stood, so that a loss before the first live event is a gap too.
     let _stopping = node.notes.send(Note::Tail(room.clone(), tail.clone()));
     let per_event = past.per_event;
-    answer(worker, conn, id, seat, rules, Found { page, per_event, asked: since.is_some(), counts, presence })
+    answer(
+        worker,
+        conn,
+        id,
+        seat,
+        rules,
+        Found { page, per_event, asked: since.is_some(), counts: counts.to_vec(), presence },
+    )
 }
 
 /// What the answer to a join is made of.
@@ -101,7 +117,7 @@ struct Found {
     per_event: Option<usize>,
     /// Whether everything since a position was asked for.
     asked: bool,
-    counts: Vec<roomcast_counter::Update>,
+    counts: Vec<CounterValue>,
     presence: PresenceCount,
 }
 
@@ -145,12 +161,6 @@ fn answer(
 fn joined(found: Found, behind: Option<Position>) -> Joined {
     let Found { page, asked, counts, presence, .. } = found;
     let recovered = page.complete || !asked;
-    let value = |update: roomcast_counter::Update| CounterValue {
-        target: update.target,
-        counter: update.counter,
-        value: update.value,
-        version: update.version,
-    };
     // Pushes go on from where the events end, also where that is not the log's tail yet.
     let Position { epoch, offset } = behind.unwrap_or(page.tail);
     Joined {
@@ -160,8 +170,36 @@ fn joined(found: Found, behind: Option<Position>) -> Joined {
         // Half of what was missed is no help: who is told `false` reloads.
         events: if recovered { page.events } else { Vec::new() },
         presence,
-        counts: counts.into_iter().take(MAX_COUNTS).map(value).collect(),
+        counts,
     }
+}
+
+/// The room's counter values, of now: one reading serves all who join while another is under way.
+async fn counts(worker: &Worker, room: &RoomName) -> Reading {
+    let node = &worker.node;
+    let waiting = match node.tallies.ask(room) {
+        Turn::Wait(waiting) => waiting,
+        Turn::Read(waiting) => {
+            let (node, of) = (node.clone(), room.clone());
+            let reading = move || {
+                let (node, of) = (node.clone(), of.clone());
+                async move {
+                    let backend = &node.backend;
+                    let all =
+                        backend.at(of.as_str()).read(backend.counter.counters(of.as_str(), None)).await?;
+                    Ok(all.into_iter().take(MAX_COUNTS).map(value).collect())
+                }
+            };
+            worker.tasks.spawn_local(worker.node.tallies.clone().read(room.clone(), reading));
+            waiting
+        }
+    };
+    waiting.await.unwrap_or_else(|_cut_off| Err(tallies::cut_off()))
+}
+
+fn value(update: Update) -> CounterValue {
+    let Update { target, counter, value, version } = update;
+    CounterValue { target, counter, value, version }
 }
 
 /// A room that is new on this node needs a place among `limits.rooms_per_node`: the room that was empty longest

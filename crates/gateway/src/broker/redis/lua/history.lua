@@ -1,10 +1,11 @@
--- Where the log stands, and a part of it, seen at one moment. A room without a log gets its epoch here.
+-- Where the log stands, and a part of it, seen at one moment. A room without a log gets its epoch here; where nothing
+-- was ever written it is kept for minutes only, so that a flood of made-up names leaves nothing behind.
 -- Answers epoch, offset, '1' where nothing is missing, and then id, body and time of each event: oldest first after
 -- `since`, newest first for `recent` and `before`. A page ends early, though never before its first event, when it
 -- has grown large: one room's past must not hold up every other room's commands.
 local META, LOG = KEYS[1], KEYS[2]
 local CHUNK, BUDGET = 50, 524288
-local epoch_candidate, keep_ms, mode, epoch_known, offset, limit = unpack(ARGV)
+local epoch_candidate, keep_ms, mode, epoch_known, offset, limit, keep_unwritten_ms = unpack(ARGV)
 local epoch = redis.call('HGET', META, 'epoch')
 if not epoch then
   -- Only here, so that a server that is out of memory can still be read.
@@ -12,10 +13,11 @@ if not epoch then
   redis.call('UNLINK', LOG)
   epoch = epoch_candidate
 end
-if redis.call('PTTL', META) < tonumber(keep_ms) then
-  redis.call('PEXPIRE', META, keep_ms)
-end
 local tail = redis.call('HGET', META, 'offset') or '0'
+local keep = tail == '0' and keep_unwritten_ms or keep_ms
+if redis.call('PTTL', META) < tonumber(keep) then
+  redis.call('PEXPIRE', META, keep)
+end
 
 -- Entries one after the other, in small steps, until enough are there in number or in bytes.
 local entries, bytes = {}, 0
