@@ -74,7 +74,9 @@ async fn claim(node: &Node, key: &str, cap: u64) -> Result<Place, Full> {
         return Err(Full);
     }
     // The breaker is asked how it is, but not told: a claim that came late says little of a Redis that is busy.
-    if !broker.health().usable || node.backend.state() != BreakerState::Closed {
+    // Its hash tag, as long as the key is plain; of an odd one another server's breaker may be asked, which does no harm.
+    let tag = format!("@{key}");
+    if !broker.health().usable || node.backend.state_at(&tag) != BreakerState::Closed {
         metrics::claimed(Claimed::Unasked);
         return Ok(place);
     }
