@@ -185,7 +185,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     let inside =
         ops::routes(node.clone()).merge(api::routes(node.clone())).merge(ingest::routes(node.clone()));
     let routes = if merged { assets::routes(show).merge(inside.clone()) } else { assets::routes(show) };
-    drop(refusing);
+    refusing.end().await;
     let (lanes, workers) = start_workers(&node, listeners, &routes, &stop, &alarm)?;
     let _first = node.lanes.set(lanes.clone());
 

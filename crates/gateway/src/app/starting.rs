@@ -62,14 +62,31 @@ async fn refuse(uri: Uri) -> Response {
         .into_response()
 }
 
-/// Answers on the public listeners, beside the workers-to-be, until the guard is dropped.
+/// What answers on the public listeners while the node starts.
+#[derive(Debug)]
+pub(super) struct Refusing {
+    accepting: TaskTracker,
+    stop: DropGuard,
+}
+
+impl Refusing {
+    /// Nobody who comes after this is told that the node is starting.
+    pub(super) async fn end(self) {
+        drop(self.stop);
+        self.accepting.close();
+        self.accepting.wait().await;
+    }
+}
+
+/// Answers on the public listeners, beside the workers-to-be, until it is ended.
 pub(super) fn serve_public(
     listeners: &[std::net::TcpListener],
     config: &Config,
     routes: Router,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<DropGuard, AppError> {
+) -> Result<Refusing, AppError> {
+    let accepting = TaskTracker::new();
     let started = stop.child_token();
     // One request per socket: who keeps it would go on being told that the node is starting.
     let routes = routes.layer(map_response(async |mut response: Response| {
@@ -80,9 +97,9 @@ pub(super) fn serve_public(
         let failed = |source| AppError::Listen { address: config.listen, source };
         let listener = listener.try_clone().and_then(TcpListener::from_std).map_err(failed)?;
         let accept = accept(listener, config.clone(), routes.clone(), tasks.clone(), stop.clone());
-        super::spawn(tasks, &started, accept);
+        super::spawn(&accepting, &started, accept);
     }
-    Ok(started.drop_guard())
+    Ok(Refusing { accepting, stop: started.drop_guard() })
 }
 
 async fn accept(

@@ -81,6 +81,8 @@ fn every_code_is_provoked_or_its_absence_is_explained() {
     let sources = [
         include_str!("codes.rs"),
         include_str!("limits.rs"),
+        include_str!("limits_rooms.rs"),
+        include_str!("limits_time.rs"),
         include_str!("tokens.rs"),
         include_str!("bad_input.rs"),
         include_str!("counters.rs"),

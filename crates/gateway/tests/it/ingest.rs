@@ -276,8 +276,10 @@ impl Process {
         let internal = SocketAddr::from(([127, 0, 0, 1], internal));
         let process = Self { child, internal };
         let deadline = Instant::now() + PATIENCE;
-        while tokio::net::TcpStream::connect(internal).await.is_err() {
-            assert!(Instant::now() < deadline, "the process does not listen");
+        // It listens before it has reached Redis.
+        let caller = Caller::new(internal);
+        while !send(caller.bare(Method::GET, "/readyz")).await.is_ok_and(|answer| answer.status == 200) {
+            assert!(Instant::now() < deadline, "the process does not become ready");
             sleep(Duration::from_millis(20)).await;
         }
         process

@@ -129,7 +129,7 @@ async fn an_ended_room_leaves_nothing_but_what_is_explained() {
     client.ok(json!({ "op": "join", "room": ROOM })).await;
     let publish = json!({ "room": ROOM, "event": "e", "data": 1, "key": "k" });
     api.ok("/api/v1/publish", &publish).await;
-    let offer = json!({ "room": ROOM, "item": "x", "stock": 3, "per_user": 2, "hold_ms": 60_000 });
+    let offer = json!({ "room": ROOM, "item": "x", "stock": 3, "per_user": 2, "hold_ms": 2_000 });
     api.ok("/api/v1/stock", &offer).await;
     for (op, more) in [
         ("like", json!({ "target": "p", "on": true })),
@@ -166,6 +166,8 @@ async fn an_ended_room_leaves_nothing_but_what_is_explained() {
         match key.as_str() {
             // Bounded by number: what the owner's database has still to read.
             "rc:{changes}:log" => {}
+            // Who did what, of the whole cluster: bounded by number, and by as long as somebody may have to answer for it.
+            "rc:{admin:audit}:log" | "rc:{admin:audit}:meta" => assert!(ttl > 0, "{key}: {ttl}"),
             // As long as the mute, which is the user's as much as the room's.
             "rc:restrictions" => assert!((1..=60_000).contains(&ttl), "{key}: {ttl}"),
             key if key.starts_with("rc:{nodes}:") => assert!((1..=600_000).contains(&ttl), "{key}: {ttl}"),
