@@ -66,7 +66,7 @@ fn close_row(code: CloseCode) -> Row {
         CloseCode::Idle => By("who_only_answers_pings_is_closed_as_idle_where_that_is_wanted"),
         CloseCode::SlowConsumer => By("who_lets_too_many_bytes_wait_is_closed_and_misses_nothing"),
         CloseCode::TokenExpired => By("a_token_holds_to_its_last_moment_on_a_live_socket"),
-        CloseCode::Shed => NotYet("moving connections between nodes is not built yet"),
+        CloseCode::Shed => By("a_share_of_the_connections_moves_and_misses_nothing"),
         CloseCode::PingTimeout => By("who_answers_no_ping_is_closed_and_who_does_is_not"),
         CloseCode::InvalidToken => By("a_token_that_never_was_good_is_final"),
         CloseCode::ConnectTimeout => By("who_does_not_say_connect_in_time_is_closed"),
@@ -81,6 +81,7 @@ fn every_code_is_provoked_or_its_absence_is_explained() {
     let sources = [
         include_str!("codes.rs"),
         include_str!("limits.rs"),
+        include_str!("moves.rs"),
         include_str!("limits_rooms.rs"),
         include_str!("limits_time.rs"),
         include_str!("tokens.rs"),
