@@ -182,6 +182,7 @@ impl Swarm {
                     // What it waits for may be that its answers are read.
                     self.turn(Duration::from_micros(200), |_, _| {})?;
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("sending"),
             }
         }
@@ -402,7 +403,12 @@ fn heard(wire: Wire, stream: &mut TcpStream, carry: &mut Vec<u8>, until: &str) -
 
 fn more(stream: &mut TcpStream, carry: &mut Vec<u8>) -> anyhow::Result<()> {
     let mut bytes = [0; 16 * 1024];
-    let count = stream.read(&mut bytes).context("reading")?;
+    let count = loop {
+        match stream.read(&mut bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read.context("reading")?,
+        }
+    };
     ensure!(count > 0, "the server ended the connection: {}", String::from_utf8_lossy(carry));
     carry.extend_from_slice(&bytes[..count]);
     Ok(())
