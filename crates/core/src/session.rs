@@ -449,6 +449,10 @@ impl Session {
     /// The room was joined.
     pub fn joined(&mut self, room: RoomName) {
         if !self.rooms.contains(&room) {
+            if self.rooms.is_empty() {
+                // Most join one room, and stay there.
+                self.rooms.reserve_exact(1);
+            }
             self.rooms.push(room);
         }
     }

@@ -218,8 +218,8 @@ impl Conn {
     }
 
     /// Queues bytes that the WebSocket layer made itself (a pong, the echo of a close).
-    pub fn send_control(&self, bytes: &[u8]) {
-        self.send(Item::answer(Bytes::copy_from_slice(bytes)));
+    pub fn send_control(&self, frame: Bytes) {
+        self.send(Item::answer(frame));
     }
 
     /// Ends the conversation: after what waits, or instead of it, comes the close frame, and nothing after that.

@@ -184,8 +184,15 @@ impl Hub {
         if let Some(room) = self.table.room_mut(room) {
             room.state.apart.push(member);
         }
-        let seat = Seat { name: name.clone(), room, member, present: None };
-        conn.seats.borrow_mut().push(seat.clone());
+        // The room's own name, so that all who sit in it share one.
+        let name = self.table.room(room).map_or_else(|| name.clone(), |room| room.name.clone());
+        let seat = Seat { name, room, member, present: None };
+        let mut seats = conn.seats.borrow_mut();
+        // Most sit in one room, and stay there: a vector would begin with places for four.
+        if seats.is_empty() {
+            seats.reserve_exact(1);
+        }
+        seats.push(seat.clone());
         Ok(seat)
     }
 

@@ -13,9 +13,9 @@ pub struct Seats {
     taken: Arc<DashMap<RoomName, u64>>,
 }
 
-/// One member's place; given back by `Drop`.
+/// One member's place; given back by `Drop`. Boxed: where rooms are not bounded it is nothing.
 #[derive(Debug)]
-pub struct SeatPermit(Option<(Seats, RoomName)>);
+pub struct SeatPermit(Option<Box<(Seats, RoomName)>>);
 
 impl Seats {
     /// So many members per room.
@@ -33,13 +33,14 @@ impl Seats {
             return None;
         }
         *taken += 1;
-        Some(SeatPermit(Some((self.clone(), room.clone()))))
+        Some(SeatPermit(Some(Box::new((self.clone(), room.clone())))))
     }
 }
 
 impl Drop for SeatPermit {
     fn drop(&mut self) {
-        let Some((seats, room)) = self.0.take() else { return };
+        let Some(held) = self.0.take() else { return };
+        let (seats, room) = *held;
         if let Entry::Occupied(mut entry) = seats.taken.entry(room) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {

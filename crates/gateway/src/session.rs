@@ -1,28 +1,22 @@
 //! One connection's task: it reads frames, lets `core` judge them, has the permitted ones carried out, and ends the
 //! connection with the right code. It writes nothing to the socket itself: that is the outbox's work.
 
-pub mod io;
+mod frames;
+mod io;
 pub(crate) mod tasks;
 
 use std::{rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use roomcast_core::session::{Due, Outcome, Session};
 use roomcast_protocol::{
-    CloseCode, Codec, ErrorCode, Failure, Message, OpKind, Opcode, Push, ServerFrame, server_frame,
+    CloseCode, Codec, ErrorCode, Failure, OpKind, Opcode, Push, ServerFrame, server_frame,
 };
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::{
-    WebSocketStream,
-    tungstenite::{
-        self,
-        protocol::{Role, WebSocketConfig},
-    },
-};
 
 use self::{
-    io::Wire,
+    frames::Message,
+    io::{End, Reader},
     tasks::{Change, Done, Work},
 };
 use crate::{
@@ -39,17 +33,17 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 /// The same for one that is closed because it reads slowly. The kernel has the close frame then, and goes on trying to
 /// deliver it for a while after the socket is let go.
 const SLOW_GRACE: Duration = Duration::from_secs(10);
-/// tungstenite's own read buffer; the scratch behind it does the reading.
-const READ_BUFFER: usize = 512;
 
 /// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
 pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
     let mut stay = Stay::begin(worker.clone(), conn.clone(), admission);
-    let mut driver = Driver::new(worker.clone(), conn.clone(), first).await;
+    let driver = Driver::new(worker, conn, &first);
+    drop(first);
     stay.code = driver.run().await;
     tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
-    worker.leave_all(&conn);
-    driver.say_goodbye(stay.code).await;
+    stay.worker.leave_all(&stay.conn);
+    // Boxed: it is not needed as long as the connection lives.
+    Box::pin(say_goodbye(&stay.conn, stay.code)).await;
 }
 
 /// What a connection holds on its node; given back by `Drop`, so that not even a panic leaves a ghost behind.
@@ -81,7 +75,7 @@ impl Drop for Stay {
 struct Driver {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
-    reader: WebSocketStream<Wire>,
+    reader: Reader,
     session: Session,
     codec: Codec,
     /// What had left the outbox when it was last looked at.
@@ -89,24 +83,15 @@ struct Driver {
 }
 
 impl Driver {
-    async fn new(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes) -> Self {
-        let limits = &worker.node.terms.limits;
-        let frame_bytes = limits.frame_bytes.get().and_then(|n| usize::try_from(n).ok());
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            .write_buffer_size(0)
-            .max_write_buffer_size(usize::MAX)
-            .max_message_size(frame_bytes)
-            .max_frame_size(frame_bytes);
-        let wire = Wire::new(conn.clone(), first);
-        let reader = WebSocketStream::from_raw_socket(wire, Role::Server, Some(config)).await;
+    fn new(worker: Rc<Worker>, conn: Rc<Conn>, first: &[u8]) -> Self {
+        let reader = Reader::new(conn.clone(), first, worker.node.terms.limits.frame_bytes.or_max());
         let session = Session::new(worker.node.terms.clone(), now().instant);
         let codec = conn.codec;
         Self { worker, conn, reader, session, codec, drained: 0 }
     }
 
     /// Runs until the connection is to end. None: the client went by itself.
-    async fn run(&mut self) -> Option<CloseCode> {
+    async fn run(mut self) -> Option<CloseCode> {
         let mut work: Option<Work> = None;
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
@@ -137,9 +122,9 @@ impl Driver {
                     }
                 }
                 message = async { self.conn.answered().await; self.reader.next().await }, if work.is_none() => match message {
-                    None => return None,
-                    Some(Err(error)) => return close_code(&error),
-                    Some(Ok(message)) => {
+                    Err(End::Gone) => return None,
+                    Err(End::Fault(fault)) => return Some(fault.code()),
+                    Ok(message) => {
                         let (begun, close) = self.on_message(&message);
                         if close.is_some() {
                             return close;
@@ -151,15 +136,13 @@ impl Driver {
         }
     }
 
-    fn on_message(&mut self, message: &tungstenite::Message) -> (Option<Work>, Option<CloseCode>) {
+    fn on_message(&mut self, message: &Message) -> (Option<Work>, Option<CloseCode>) {
         let message = match message {
-            tungstenite::Message::Text(text) => Message::Text(text.as_str()),
-            tungstenite::Message::Binary(bytes) => Message::Binary(bytes),
-            tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_) => {
-                return (None, self.session.on_control(now().instant));
-            }
-            // The reader answers it and then ends by itself.
-            tungstenite::Message::Close(_) | tungstenite::Message::Frame(_) => return (None, None),
+            Message::Text(text) => roomcast_protocol::Message::Text(text),
+            Message::Binary(bytes) => roomcast_protocol::Message::Binary(bytes),
+            Message::Ping(_) | Message::Pong => return (None, self.session.on_control(now().instant)),
+            // The reader has answered it, and ends.
+            Message::Close(_) => return (None, None),
         };
         let frame = self.codec.decode(message);
         let kind = frame.as_ref().ok().map(|frame| frame.op.kind());
@@ -268,26 +251,26 @@ impl Driver {
     fn alone(&self, item: Item) {
         self.worker.hub.borrow_mut().send_alone(&self.conn, item);
     }
+}
 
-    /// Sends what waits and the close frame, then lets the client's own close arrive, within bounds.
-    async fn say_goodbye(self, code: Option<CloseCode>) {
-        if let Some(code) = code {
-            self.conn.send_close(code);
-        }
-        if code == Some(CloseCode::SlowConsumer) {
-            self.conn.make_room_below();
-        }
-        let goodbye = async {
-            self.conn.drained().await?;
-            if code.is_some() {
-                socket2::SockRef::from(self.conn.stream()).shutdown(std::net::Shutdown::Write)?;
-                io::discard(self.conn.stream()).await?;
-            }
-            std::io::Result::Ok(())
-        };
-        let grace = if code == Some(CloseCode::SlowConsumer) { SLOW_GRACE } else { CLOSE_GRACE };
-        let _in_time = timeout(grace, goodbye).await;
+/// Sends what waits and the close frame, then lets the client's own close arrive, within bounds.
+async fn say_goodbye(conn: &Conn, code: Option<CloseCode>) {
+    if let Some(code) = code {
+        conn.send_close(code);
     }
+    if code == Some(CloseCode::SlowConsumer) {
+        conn.make_room_below();
+    }
+    let goodbye = async {
+        conn.drained().await?;
+        if code.is_some() {
+            socket2::SockRef::from(conn.stream()).shutdown(std::net::Shutdown::Write)?;
+            io::discard(conn.stream()).await?;
+        }
+        std::io::Result::Ok(())
+    };
+    let grace = if code == Some(CloseCode::SlowConsumer) { SLOW_GRACE } else { CLOSE_GRACE };
+    let _in_time = timeout(grace, goodbye).await;
 }
 
 /// One frame for one socket.
@@ -309,16 +292,20 @@ pub(crate) fn encode(codec: Codec, frame: &ServerFrame) -> Option<Item> {
     bytes.ok().map(cause)
 }
 
-/// The close code for what the WebSocket reader found; none when the other side is gone already.
-fn close_code(error: &tungstenite::Error) -> Option<CloseCode> {
-    match error {
-        tungstenite::Error::Capacity(_) => Some(CloseCode::TooBig),
-        tungstenite::Error::Utf8(_) => Some(CloseCode::InvalidData),
-        tungstenite::Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)
-        | tungstenite::Error::ConnectionClosed
-        | tungstenite::Error::AlreadyClosed
-        | tungstenite::Error::Io(_) => None,
-        tungstenite::Error::Protocol(_) => Some(CloseCode::Protocol),
-        _ => Some(CloseCode::InternalError),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_of<F: Future>(_: impl Fn(Rc<Worker>, Rc<Conn>, Bytes, Admission) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There are ten thousand of them and more, and nearly all of them wait.
+    #[test]
+    fn what_every_connection_holds_stays_small() {
+        let (session, conn) = (future_of(serve), size_of::<Conn>());
+        println!("sizes {session} {conn} {} {}", size_of::<Session>(), size_of::<Reader>());
+        assert!(session <= 1_280, "the session's future takes {session} bytes");
+        assert!(conn <= 384, "a connection takes {conn} bytes");
     }
 }

@@ -6,7 +6,7 @@ use jsonwebtoken::{
 };
 use serde::Deserialize;
 
-use super::JwksError;
+use super::{JwksError, seen::Seen};
 
 /// Keys of a set: an issuer has a handful.
 pub(super) const MAX_KEYS: usize = 100;
@@ -19,7 +19,11 @@ pub(super) enum Pick<'a> {
     Unknown,
 }
 
-pub(super) struct KeySet(Vec<PublicKey>);
+pub(super) struct KeySet {
+    keys: Vec<PublicKey>,
+    /// What these keys have verified: with the set it goes.
+    pub(super) seen: Seen,
+}
 
 struct PublicKey {
     id: Option<String>,
@@ -41,16 +45,16 @@ impl KeySet {
             return Err(JwksError::TooMany);
         }
         let keys: Vec<_> = document.keys.into_iter().filter_map(PublicKey::read).collect();
-        if keys.is_empty() { Err(JwksError::NoUsableKey) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err(JwksError::NoUsableKey) } else { Ok(Self { keys, seen: Seen::default() }) }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
     }
 
     /// The key of that id for that algorithm; a token without id needs a set in which only one key fits.
     pub(super) fn pick(&self, id: Option<&str>, algorithm: Algorithm) -> Pick<'_> {
-        let mut named = self.0.iter().filter(|key| id.is_none() || key.id.as_deref() == id).peekable();
+        let mut named = self.keys.iter().filter(|key| id.is_none() || key.id.as_deref() == id).peekable();
         if named.peek().is_none() {
             return Pick::Unknown;
         }

@@ -7,6 +7,7 @@
 
 mod claims;
 mod keys;
+mod seen;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use roomcast_protocol::Data;
 use crate::config;
 use claims::{Claims, Expected};
 use keys::Pick;
+use seen::TokenDigest;
 use source::Source;
 
 pub use source::JwksError;
@@ -186,7 +188,16 @@ impl Verifier {
             let Some(public) = &self.0.public else { return invalid(Reason::Algorithm) };
             let set = public.keys(now_unix_ms).ok_or(AuthError::KeysUnavailable)?;
             match set.pick(header.kid.as_deref(), header.alg) {
-                Pick::Key(key) => read(token, header.alg, key)?,
+                Pick::Key(key) => {
+                    let digest = TokenDigest::of(token);
+                    if set.seen.contains(digest) {
+                        read_verified(token)?
+                    } else {
+                        let claims = read(token, header.alg, key)?;
+                        set.seen.remember(digest);
+                        claims
+                    }
+                }
                 Pick::WrongAlgorithm => return invalid(Reason::Algorithm),
                 Pick::Unknown if public.ask_for_newer() => return Err(AuthError::KeysUnavailable),
                 Pick::Unknown => return invalid(Reason::UnknownKey),
@@ -232,7 +243,12 @@ fn read(token: &str, algorithm: Algorithm, key: &DecodingKey) -> Result<Claims, 
         Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => return Err(Reason::Malformed.into()),
         Err(_) => return Err(Reason::Algorithm.into()),
     }
-    let (_, payload) = message.split_once('.').ok_or(Reason::Malformed)?;
+    read_verified(token)
+}
+
+/// The claims of a token whose signature is known to be right.
+fn read_verified(token: &str) -> Result<Claims, AuthError> {
+    let payload = token.split('.').nth(1).ok_or(Reason::Malformed)?;
     let json = URL_SAFE_NO_PAD.decode(payload).map_err(|_| Reason::Malformed)?;
     Ok(serde_json::from_slice(&json).map_err(|_| Reason::Malformed)?)
 }

@@ -189,6 +189,21 @@ fn a_token_lives_exactly_until_its_expiry_and_the_leeway() {
 }
 
 #[test]
+fn a_token_seen_before_is_held_to_its_expiry_to_its_key_and_to_every_byte() {
+    let keys = keys();
+    let verifier = with_jwks(std::slice::from_ref(&keys.ec_jwk), None);
+    let token = signed(Algorithm::ES256, Some("ec"), &keys.ec);
+    let first = verifier.verify(&token, NOW).unwrap();
+    assert_eq!(verifier.verify(&token, NOW + 1), Ok(first));
+    assert_eq!(verifier.verify(&token, EXP * 1_000), Err(AuthError::Expired));
+    let forged = format!("{}AAAAAA", &token[..token.len() - 6]);
+    assert_eq!(reason(&verifier, &forged), Reason::Signature);
+    assert_eq!(reason(&verifier, &forged), Reason::Signature);
+    let rotated = with_jwks(std::slice::from_ref(&keys.ed_jwk), None);
+    assert_eq!(reason(&rotated, &token), Reason::UnknownKey);
+}
+
+#[test]
 fn an_expiry_is_required_and_must_be_seconds() {
     let milliseconds = EXP * 1_000;
     for bad in [

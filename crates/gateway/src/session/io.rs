@@ -1,57 +1,164 @@
-//! The stream that the WebSocket reader sees: it reads through a scratch shared by all sockets of the thread, and
-//! what it writes goes through the connection's outbox.
+//! Reading what a client says: through a scratch shared by all sockets of the thread, so that one which says nothing
+//! owns no buffer.
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
-    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use roomcast_protocol::{Opcode, server_frame};
+use tokio::net::TcpStream;
 
+use super::frames::{Fault, Frames, Message, Taken, worth_reading};
 use crate::conn::Conn;
 
-/// One read takes up to this much from the kernel, whatever the reader's own buffer is.
+/// One read takes up to this much from the kernel.
 const SCRATCH: usize = 64 * 1024;
 
 thread_local! {
     static SCRATCH_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH]);
 }
 
-/// A connection as a byte stream.
+/// Why nothing more is read.
 #[derive(Debug)]
-pub struct Wire {
-    conn: Rc<Conn>,
-    /// What one read brought beyond the reader's buffer.
-    rest: Bytes,
+pub(super) enum End {
+    /// The other side went, politely or not.
+    Gone,
+    Fault(Fault),
 }
 
-impl Wire {
-    /// The stream of a connection; `first` was read with the handshake already.
-    pub fn new(conn: Rc<Conn>, first: Bytes) -> Self {
-        Self { conn, rest: first }
+impl From<io::Error> for End {
+    fn from(_broken: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+/// What comes from one client.
+#[derive(Debug)]
+pub(super) struct Reader {
+    conn: Rc<Conn>,
+    frames: Frames,
+    /// What was read and not taken yet: nothing, for nearly all.
+    rest: Vec<u8>,
+    /// Where in it the next frame begins.
+    at: usize,
+    closed: bool,
+}
+
+impl Reader {
+    /// Messages of at most `most` bytes; `first` was read with the handshake already.
+    pub(super) fn new(conn: Rc<Conn>, first: &[u8], most: usize) -> Self {
+        Self { conn, frames: Frames::new(most), rest: first.to_vec(), at: 0, closed: false }
     }
 
-    fn take_rest(&mut self, buf: &mut ReadBuf<'_>) {
-        let n = self.rest.len().min(buf.remaining());
-        buf.put_slice(&self.rest[..n]);
-        self.rest.advance(n);
-        if self.rest.is_empty() {
-            // An empty `Bytes` could still hold its whole block.
-            self.rest = Bytes::new();
+    /// The next message. Pings and closes are answered here. Cancel safe.
+    pub(super) async fn next(&mut self) -> Result<Message, End> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+        loop {
+            if self.closed {
+                return Poll::Ready(Err(End::Gone));
+            }
+            if self.at < self.rest.len() {
+                // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in
+                // one read must not keep the worker from its other sockets.
+                ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+                match self.frames.take(&mut self.rest[self.at..]).map_err(End::Fault)? {
+                    Taken::Frame(used, message) => {
+                        self.taken(used);
+                        match message {
+                            Some(message) => return Poll::Ready(self.answer(message)),
+                            None => continue,
+                        }
+                    }
+                    Taken::Part(needed) => self.make_room(needed),
+                }
+            }
+            ready!(self.conn.stream().poll_read_ready(cx))?;
+            let read = if self.rest.is_empty() { self.read_scratch() } else { self.read_rest() };
+            match read {
+                Ok(None) => {}
+                Ok(Some(message)) => return Poll::Ready(self.answer(message)),
+                Err(end) => return Poll::Ready(Err(end)),
+            }
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.at == self.rest.len() {
+            (self.rest, self.at) = (Vec::new(), 0);
+        }
+    }
+
+    /// For a frame of so many bytes, the first of which are there. A header alone is not believed with megabytes.
+    fn make_room(&mut self, frame: usize) {
+        self.rest.drain(..self.at);
+        self.at = 0;
+        let missing = worth_reading(frame) - self.rest.len();
+        if missing <= SCRATCH {
+            self.rest.reserve_exact(missing);
+        } else {
+            self.rest.reserve(SCRATCH);
+        }
+    }
+
+    /// Reads into the scratch, and takes the first message out of it; what is behind that is kept.
+    fn read_scratch(&mut self) -> Result<Option<Message>, End> {
+        SCRATCH_BUFFER.with_borrow_mut(|scratch| {
+            let n = match self.conn.stream().try_read(scratch) {
+                Ok(0) => return Err(End::Gone),
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            match self.frames.take(&mut scratch[..n]).map_err(End::Fault)? {
+                Taken::Frame(used, message) => {
+                    self.rest = scratch[used..n].to_vec();
+                    Ok(message)
+                }
+                Taken::Part(_) => {
+                    self.rest = scratch[..n].to_vec();
+                    Ok(None)
+                }
+            }
+        })
+    }
+
+    /// Reads more of a frame, straight to where it belongs. There is room for it.
+    fn read_rest(&mut self) -> Result<Option<Message>, End> {
+        match self.conn.stream().try_read_buf(&mut self.rest) {
+            Ok(0) => Err(End::Gone),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn answer(&mut self, message: Message) -> Result<Message, End> {
+        match message {
+            Message::Ping(payload) => {
+                self.conn.send_control(server_frame(Opcode::Pong, &payload));
+                Ok(Message::Ping(payload))
+            }
+            Message::Close(code) => {
+                self.conn.send_control(server_frame(Opcode::Close, &code));
+                self.closed = true;
+                Err(End::Gone)
+            }
+            message => Ok(message),
         }
     }
 }
 
 /// Reads what a client still sends while it is being closed, and forgets it, until it ends. A socket that is closed
 /// with bytes unread is reset, and a reset can overtake the close frame.
-pub async fn discard(stream: &TcpStream) -> io::Result<()> {
+pub(super) async fn discard(stream: &TcpStream) -> io::Result<()> {
     loop {
         stream.readable().await?;
         match SCRATCH_BUFFER.with_borrow_mut(|scratch| stream.try_read(scratch)) {
@@ -60,55 +167,5 @@ pub async fn discard(stream: &TcpStream) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.rest.is_empty() {
-            // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in one
-            // read must not keep the worker from its other sockets.
-            ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
-            self.take_rest(buf);
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(self.conn.stream().poll_read_ready(cx))?;
-            let read = SCRATCH_BUFFER.with_borrow_mut(|scratch| match self.conn.stream().try_read(scratch) {
-                Ok(n) => {
-                    let now = n.min(buf.remaining());
-                    buf.put_slice(&scratch[..now]);
-                    if now < n {
-                        self.rest = Bytes::copy_from_slice(&scratch[now..n]);
-                    }
-                    Some(Ok(()))
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                Err(error) => Some(Err(error)),
-            });
-            if let Some(result) = read {
-                return Poll::Ready(result);
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Wire {
-    /// Only pongs and the echo of a close come this way.
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.conn.send_control(buf);
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

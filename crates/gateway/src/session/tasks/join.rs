@@ -45,13 +45,19 @@ pub(super) async fn join(
     let again = worker.leave(conn, &request.room);
     // Boxed: it holds several calls to Redis at once, and is far larger than any other task.
     match Box::pin(try_join(worker, conn, who, id, &request)).await {
-        Ok(rest) => Done { rest, ..Done::nothing() }.with(Change::Joined(request.room)),
+        Ok(rest) => Done { rest, ..Done::nothing() }.with(Change::Joined(shared_name(conn, request.room))),
         Err(failure) => {
             worker.leave(conn, &request.room);
             let done = Done::failed(id, failure);
             if again { done.with(Change::Lost(request.room)) } else { done }
         }
     }
+}
+
+/// The name as the hub has it, which all members share.
+fn shared_name(conn: &Conn, room: RoomName) -> RoomName {
+    let seats = conn.seats.borrow();
+    seats.iter().find(|seat| seat.name == room).map_or(room, |seat| seat.name.clone())
 }
 
 async fn try_join(
