@@ -356,3 +356,24 @@ impl Conn {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fixture {
+    use std::rc::Rc;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    /// A connection and the far end of its socket, with buffers so small that writes are cut short.
+    pub(crate) async fn pair(caps: OutboxCaps, codec: Codec) -> (Rc<Conn>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let far = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
+        let id = crate::random::id().into();
+        (Rc::new(Conn::new(id, "127.0.0.1".parse().unwrap(), codec, near, caps)), far)
+    }
+}

@@ -1,15 +1,12 @@
 //! The hub over real sockets: every byte in order, whoever joins, leaves or reads slowly meanwhile.
 
 use roomcast_protocol::{CounterValue, Data, Epoch, Event, Offset, PresenceCount, Push};
-use tokio::{
-    io::AsyncReadExt,
-    net::{TcpListener, TcpSocket, TcpStream},
-    task::LocalSet,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream, task::LocalSet};
 use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
+    conn::fixture::pair,
     node::now,
     outbox::{Item, OutboxCaps},
 };
@@ -39,18 +36,6 @@ fn count(room: &str, value: u64) -> Delivery {
     let value = CounterValue { target: "t".into(), counter: "like".into(), value, version: value };
     let push = Arc::new(SharedPush::new(Push::Count { room: name(room), value }));
     Delivery { room: name(room), place: Place::None, at: None, push }
-}
-
-/// A connection and the far end of its socket, with buffers so small that writes are cut short.
-async fn pair(caps: OutboxCaps, codec: Codec) -> (Rc<Conn>, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    let far = socket.connect(listener.local_addr().unwrap()).await.unwrap();
-    let (near, _) = listener.accept().await.unwrap();
-    socket2::SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
-    let id = crate::random::id().into();
-    (Rc::new(Conn::new(id, "127.0.0.1".parse().unwrap(), codec, near, caps)), far)
 }
 
 fn free() -> SeatPermit {

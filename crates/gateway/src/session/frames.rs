@@ -76,6 +76,25 @@ struct Pieces {
     opcode: u8,
     bytes: Vec<u8>,
     frames: usize,
+    /// So many bytes of a text are whole characters.
+    whole: usize,
+}
+
+impl Pieces {
+    /// Adds a piece. What can't become text any more is refused now: the end of the message might never come.
+    fn add(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        self.bytes.extend_from_slice(payload);
+        self.frames += 1;
+        if self.opcode == TEXT {
+            match std::str::from_utf8(&self.bytes[self.whole..]) {
+                Ok(_) => self.whole = self.bytes.len(),
+                // A character that the next piece may complete.
+                Err(error) if error.error_len().is_none() => self.whole += error.valid_up_to(),
+                Err(_) => return Err(Fault::NotUtf8),
+            }
+        }
+        Ok(())
+    }
 }
 
 struct Head {
@@ -123,40 +142,42 @@ impl Frames {
         if broken {
             return Err(Fault::Protocol);
         }
-        let (length, more) = match short {
+        // A length stands in as few bytes as it fits into, and has no sign.
+        let (length, least, more) = match short {
             LENGTH_16 => match more.split_first_chunk::<2>() {
-                Some((length, more)) => (u64::from(u16::from_be_bytes(*length)), more),
+                Some((length, more)) => (u64::from(u16::from_be_bytes(*length)), u64::from(LENGTH_16), more),
                 None => return Ok(None),
             },
             LENGTH_64 => match more.split_first_chunk::<8>() {
-                Some((length, more)) => (u64::from_be_bytes(*length), more),
+                Some((length, more)) => (u64::from_be_bytes(*length), 1 << 16, more),
                 None => return Ok(None),
             },
-            short => (u64::from(short), more),
+            short => (u64::from(short), 0, more),
         };
-        // An empty piece counts too, or there could be pieces without end.
-        let held = self.pieces.as_ref().filter(|_| !control);
-        let held = held.map_or(0, |pieces| pieces.bytes.len() + pieces.frames);
+        if length < least || length > i64::MAX.unsigned_abs() {
+            return Err(Fault::Protocol);
+        }
         let length = usize::try_from(length).map_err(|_| Fault::TooBig)?;
-        if !control && held.saturating_add(length) > self.most {
-            return Err(Fault::TooBig);
+        if !control {
+            let held = self.pieces.as_ref().map_or((0, 0), |pieces| (pieces.bytes.len(), pieces.frames));
+            // As many pieces as bytes, and the last may be empty: or there could be empty ones without end.
+            if held.0.saturating_add(length) > self.most || held.1 > self.most {
+                return Err(Fault::TooBig);
+            }
         }
         let Some((key, after)) = more.split_first_chunk::<4>() else { return Ok(None) };
         Ok(Some(Head { fin, opcode, size: bytes.len() - after.len(), length, key: *key }))
     }
 
     fn data(&mut self, head: &Head, payload: &[u8]) -> Result<Option<Message>, Fault> {
-        let (opcode, bytes) = match (self.pieces.take(), head.fin) {
-            (None, true) => (head.opcode, payload.to_vec()),
-            (None, false) => {
-                let pieces = Pieces { opcode: head.opcode, bytes: payload.to_vec(), frames: 1 };
-                self.pieces = Some(Box::new(pieces));
-                return Ok(None);
-            }
-            (Some(mut pieces), fin) => {
-                pieces.bytes.extend_from_slice(payload);
-                pieces.frames += 1;
-                if !fin {
+        let (opcode, bytes) = match self.pieces.take() {
+            None if head.fin => (head.opcode, payload.to_vec()),
+            held => {
+                let begun =
+                    || Box::new(Pieces { opcode: head.opcode, bytes: Vec::new(), frames: 0, whole: 0 });
+                let mut pieces = held.unwrap_or_else(begun);
+                pieces.add(payload)?;
+                if !head.fin {
                     self.pieces = Some(pieces);
                     return Ok(None);
                 }
@@ -199,133 +220,4 @@ pub(super) const fn worth_reading(part: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        let key = [0x17, 0xf0, 0x3c, 0x81];
-        let mut bytes = vec![first];
-        match payload.len() {
-            length @ 0..=125 => bytes.push(MASKED | u8::try_from(length).unwrap()),
-            length @ 126..=0xFFFF => {
-                bytes.push(MASKED | LENGTH_16);
-                bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-            length => {
-                bytes.push(MASKED | LENGTH_64);
-                bytes.extend((length as u64).to_be_bytes());
-            }
-        }
-        bytes.extend(key);
-        bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
-        bytes
-    }
-
-    /// All messages, when the bytes come in pieces of this size.
-    fn messages(most: usize, bytes: &[u8], piece: usize) -> (Vec<Message>, Option<Fault>) {
-        let (mut frames, mut buffer, mut all) = (Frames::new(most), Vec::new(), Vec::new());
-        for part in bytes.chunks(piece) {
-            buffer.extend_from_slice(part);
-            loop {
-                match frames.take(&mut buffer) {
-                    Ok(Taken::Frame(used, message)) => {
-                        buffer.drain(..used);
-                        all.extend(message);
-                    }
-                    Ok(Taken::Part(needed)) => {
-                        assert!(needed > buffer.len());
-                        break;
-                    }
-                    Err(fault) => return (all, Some(fault)),
-                }
-            }
-        }
-        (all, None)
-    }
-
-    proptest! {
-        #[test]
-        fn however_the_bytes_are_cut_the_messages_are_the_same(
-            payloads in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..300), 1..4_usize), 1..6),
-            piece in 1..700_usize,
-        ) {
-            let mut bytes = Vec::new();
-            let mut expected = Vec::new();
-            for (ping, payload, pieces) in &payloads {
-                let size = payload.len().div_ceil(*pieces).max(1);
-                let parts: Vec<&[u8]> = if payload.is_empty() { vec![&[]] } else { payload.chunks(size).collect() };
-                for (at, part) in parts.iter().enumerate() {
-                    let opcode = if at == 0 { BINARY } else { CONTINUATION };
-                    let fin = if at + 1 == parts.len() { FIN } else { 0 };
-                    bytes.extend(frame(fin | opcode, part));
-                    // Between the pieces of a message a control frame may stand.
-                    if *ping && fin == 0 {
-                        bytes.extend(frame(FIN | PING, b"p"));
-                        expected.push(Message::Ping(b"p".to_vec()));
-                    }
-                }
-                expected.push(Message::Binary(payload.clone()));
-            }
-            prop_assert_eq!(messages(1_000, &bytes, piece), (expected, None));
-        }
-
-        #[test]
-        fn noise_is_refused_or_waited_for_and_never_a_panic(
-            bytes in prop::collection::vec(any::<u8>(), 0..2_000), piece in 1..100_usize,
-        ) {
-            let (messages, _) = messages(500, &bytes, piece);
-            prop_assert!(messages.len() <= bytes.len());
-        }
-    }
-
-    #[test]
-    fn a_length_takes_two_or_eight_bytes_where_it_has_to() {
-        for length in [0, 125, 126, 65_535, 65_536, 70_000] {
-            let payload = vec![b'x'; length];
-            let mut bytes = frame(FIN | BINARY, &payload);
-            let size = bytes.len();
-            let taken = Frames::new(100_000).take(&mut bytes);
-            assert_eq!(taken, Ok(Taken::Frame(size, Some(Message::Binary(payload)))));
-        }
-    }
-
-    #[test]
-    fn what_is_too_big_is_refused_by_its_header() {
-        let header = [FIN | BINARY, MASKED | LENGTH_16, 0x01, 0x01];
-        assert_eq!(Frames::new(256).take(&mut header.clone()), Err(Fault::TooBig));
-        assert_eq!(Frames::new(257).take(&mut header.clone()), Ok(Taken::Part(5)));
-
-        // In pieces it is no smaller, and empty pieces have an end.
-        let pieces = [frame(TEXT, &[b'x'; 60]), frame(CONTINUATION, &[b'x'; 60])].concat();
-        assert_eq!(messages(100, &pieces, 1_000), (Vec::new(), Some(Fault::TooBig)));
-        let empty = [frame(TEXT, b""), frame(CONTINUATION, b"").repeat(101)].concat();
-        assert_eq!(messages(100, &empty, 1_000), (Vec::new(), Some(Fault::TooBig)));
-        assert!(messages(100, &[frame(TEXT, b"x"), frame(FIN | PING, &[1; 125])].concat(), 9).1.is_none());
-    }
-
-    #[test]
-    fn a_close_says_why_in_a_way_that_may_be() {
-        let closed = |payload: &[u8]| Frames::new(100).take(&mut frame(FIN | CLOSE, payload));
-        let with = |code: u16| code.to_be_bytes().to_vec();
-        assert_eq!(closed(b""), Ok(Taken::Frame(6, Some(Message::Close(Vec::new())))));
-        for code in [1000, 1001, 1007, 1014, 3000, 4999] {
-            assert_eq!(closed(&with(code)), Ok(Taken::Frame(8, Some(Message::Close(with(code))))));
-        }
-        for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
-            assert_eq!(closed(&with(code)), Err(Fault::Protocol), "{code}");
-        }
-        assert_eq!(closed(b"\x03"), Err(Fault::Protocol));
-        assert_eq!(closed(b"\x03\xe8\xff"), Err(Fault::NotUtf8));
-    }
-
-    #[test]
-    fn a_character_may_be_cut_by_the_pieces_of_a_message_but_not_broken() {
-        let text = "ä".as_bytes();
-        let cut = [frame(TEXT, &text[..1]), frame(FIN, &text[1..])].concat();
-        assert_eq!(messages(9, &cut, 99).0, [Message::Text("ä".to_owned())]);
-        let broken = [frame(TEXT, &text[..1]), frame(FIN, b"x")].concat();
-        assert_eq!(messages(9, &broken, 99).1, Some(Fault::NotUtf8));
-    }
-}
+mod tests;

@@ -96,15 +96,19 @@ impl Reader {
         }
     }
 
-    /// For a frame of so many bytes, the first of which are there. A header alone is not believed with megabytes.
+    /// For a frame of so many bytes, the first of which are there. A header alone is not believed with megabytes, and
+    /// what a large frame needed is not kept for a small one.
     fn make_room(&mut self, frame: usize) {
         self.rest.drain(..self.at);
         self.at = 0;
-        let missing = worth_reading(frame) - self.rest.len();
-        if missing <= SCRATCH {
-            self.rest.reserve_exact(missing);
-        } else {
+        let room = worth_reading(frame);
+        let missing = room - self.rest.len();
+        if missing > SCRATCH {
             self.rest.reserve(SCRATCH);
+        } else if self.rest.capacity() > room + SCRATCH {
+            self.rest.shrink_to(room);
+        } else {
+            self.rest.reserve_exact(missing);
         }
     }
 
@@ -169,3 +173,6 @@ pub(super) async fn discard(stream: &TcpStream) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
