@@ -6,6 +6,8 @@
 pub mod breaker;
 pub mod bucket;
 pub mod continuity;
+pub mod counts;
+pub mod gather;
 pub mod limits;
 pub mod pace;
 pub mod permission;

@@ -15,6 +15,7 @@ use std::{
 
 use axum::Router;
 use roomcast_core::{
+    counts::Counts,
     pace::Pace,
     permits::{IpPermits, PermitRules},
     session::Terms,
@@ -39,6 +40,7 @@ use crate::{
     http::{api, assets, ops},
     ingest,
     interest::{self, Interest},
+    lane::lane,
     metrics,
     node::{Node, now, unix_ms},
     presence::Presence,
@@ -195,6 +197,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         interest.clone(),
         Arc::new(node.terms.namespaces.clone()),
         presence.clone(),
+        Counts::new(node.config.fanout.count_rate),
         lanes,
     );
     if let Some(feed) = feed {
@@ -366,7 +369,7 @@ fn start_workers(
     let mut lanes = Vec::new();
     let mut threads = Vec::new();
     for (id, listener) in (0..).zip(listeners) {
-        let (deliveries, delivered) = mpsc::channel(LANE);
+        let (deliveries, delivered) = lane(LANE);
         let (words, said) = mpsc::unbounded_channel();
         lanes.push(Lane { deliveries, words });
         let start = worker::Start {

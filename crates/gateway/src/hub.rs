@@ -19,6 +19,7 @@ use std::{
 
 use bytes::Bytes;
 use roomcast_core::{
+    gather::Gather,
     limits::Cap,
     rooms::{MemberId, Room, RoomFull, RoomId, RoomRules, RoomTable},
     session::Now,
@@ -33,6 +34,7 @@ use self::{
 };
 use crate::{
     conn::{Conn, Seat},
+    fine::FineTimer,
     metrics,
     outbox::Item,
     seats::SeatPermit,
@@ -84,7 +86,9 @@ pub enum More {
 #[derive(Debug)]
 pub struct Hub {
     table: RoomTable<RoomState, Seated>,
-    dirty: VecDeque<RoomId>,
+    /// Rooms that this round of the flusher has to serve yet, and those that the next has to.
+    round: VecDeque<RoomId>,
+    next: VecDeque<RoomId>,
     conns: HashMap<Arc<str>, Rc<Conn>>,
     wake: Rc<Notify>,
 }
@@ -132,7 +136,8 @@ impl Hub {
     pub fn new(idle_ttl: Duration) -> Self {
         Self {
             table: RoomTable::new(RoomRules { members: Cap::UNLIMITED, idle_ttl }),
-            dirty: VecDeque::new(),
+            round: VecDeque::new(),
+            next: VecDeque::new(),
             conns: HashMap::new(),
             wake: Rc::new(Notify::new()),
         }
@@ -372,36 +377,56 @@ impl Hub {
         self.mark(seat.room);
     }
 
-    /// Serves some members of the next room that has something for them. False when nothing is left to do.
+    /// Whether a round of the flusher would have anything to do.
+    pub fn has_news(&self) -> bool {
+        !(self.round.is_empty() && self.next.is_empty())
+    }
+
+    /// Serves some members of the next room of the round that has something for them. False when the round is over:
+    /// what came meanwhile is for the next, so that it can gather.
     pub fn flush_step(&mut self, now: Now) -> bool {
-        let Some(id) = self.dirty.pop_front() else { return false };
-        let Some(room) = self.table.room_mut(id) else { return true };
+        if self.round.is_empty() {
+            std::mem::swap(&mut self.round, &mut self.next);
+        }
+        if let Some(id) = self.round.pop_front() {
+            self.flush_room(id, now);
+        }
+        !self.round.is_empty()
+    }
+
+    fn flush_room(&mut self, id: RoomId, now: Now) {
+        let Some(room) = self.table.room_mut(id) else { return };
         if room.state.sealed.is_empty() {
             promote(room);
             seal(room);
         }
-        let Some(mut block) = room.state.sealed.pop_front() else {
-            room.state.queued = false;
-            room.compact();
-            return true;
-        };
-        let until = room.state.guarded.then_some(now.instant);
-        let end = (block.cursor + FLUSH_STEP).min(room.slots());
-        let dropped = metrics::dropped_here();
-        for slot in block.cursor..end {
-            if let Some((_, seated)) = room.slot_mut(slot) {
-                send_block(seated, &block, until);
+        if let Some(mut block) = room.state.sealed.pop_front() {
+            let until = room.state.guarded.then_some(now.instant);
+            let end = (block.cursor + FLUSH_STEP).min(room.slots());
+            let dropped = metrics::dropped_here();
+            for slot in block.cursor..end {
+                if let Some((_, seated)) = room.slot_mut(slot) {
+                    send_block(seated, &block, until);
+                }
+            }
+            room.state.tally.drops += metrics::dropped_here() - dropped;
+            block.cursor = end;
+            if end < room.slots() {
+                room.state.sealed.push_front(block);
+            } else if let Some(at) = block.at {
+                metrics::delivery_lag(Duration::from_millis(now.unix_ms.saturating_sub(at)));
             }
         }
-        room.state.tally.drops += metrics::dropped_here() - dropped;
-        block.cursor = end;
-        if end < room.slots() {
-            room.state.sealed.push_front(block);
-        } else if let Some(at) = block.at {
-            metrics::delivery_lag(Duration::from_millis(now.unix_ms.saturating_sub(at)));
+        promote(room);
+        if !room.state.sealed.is_empty() {
+            self.round.push_back(id);
+        } else if room.state.pending.is_empty() {
+            room.state.queued = false;
+            room.compact();
+        } else {
+            self.next.push_back(id);
+            self.wake.notify_one();
         }
-        self.dirty.push_back(id);
-        true
     }
 
     /// Removes rooms that were empty for long. Returns their names: they need no subscription any more.
@@ -434,7 +459,7 @@ impl Hub {
             && !(room.state.pending.is_empty() && room.state.sealed.is_empty())
         {
             room.state.queued = true;
-            self.dirty.push_back(id);
+            self.next.push_back(id);
             self.wake.notify_one();
         }
     }
@@ -531,12 +556,18 @@ fn send_block(seated: &mut Seated, block: &Block, until: Option<Instant>) {
 }
 
 /// Flushes as long as there is something to flush, and lets others run in between.
-pub async fn flush(hub: &RefCell<Hub>, now: impl Fn() -> Now) {
+pub async fn flush(hub: &RefCell<Hub>, now: impl Fn() -> Now, mut gather: Gather) {
     let bell = hub.borrow().bell();
+    let timer = FineTimer::open();
     loop {
         bell.notified().await;
         // What is ready now may add more to the same blocks: one write instead of many.
         tokio::task::yield_now().await;
+        if !hub.borrow().has_news() {
+            continue;
+        }
+        timer.sleep(gather.wait(now().instant)).await;
+        gather.begin(now().instant);
         while hub.borrow_mut().flush_step(now()) {
             tokio::task::yield_now().await;
         }

@@ -10,6 +10,7 @@ use std::{
 
 use roomcast_core::{
     continuity::{FeedAction, FeedRules, RoomFeed},
+    counts::Counts,
     permission::{HistoryRules, Namespaces},
 };
 use roomcast_counter::{Counter, CounterError, Update};
@@ -17,7 +18,7 @@ use roomcast_protocol::{CounterValue, Epoch, Event, Offset, Position, Push, Room
 use tokio::{
     sync::mpsc,
     task::JoinSet,
-    time::{interval, sleep},
+    time::{Instant, interval, sleep, sleep_until},
 };
 
 use crate::{
@@ -25,10 +26,15 @@ use crate::{
     drain::Shed,
     hub::{Delivery, Place},
     interest::Interest,
+    lane::LaneSender,
     metrics,
+    outbox::Dropped,
     presence::Presence,
     random::jitter,
 };
+
+/// Items of the feed taken in one go: what came together reaches the workers together.
+const FEED_BATCH: usize = 256;
 
 /// Events read per repair step.
 const REPAIR_PAGE: usize = 500;
@@ -64,7 +70,7 @@ pub enum Word {
 #[derive(Debug, Clone)]
 pub struct Lane {
     /// Pushes for the members of its rooms.
-    pub deliveries: mpsc::Sender<Delivery>,
+    pub deliveries: LaneSender,
     /// Everything else.
     pub words: mpsc::UnboundedSender<Word>,
 }
@@ -109,6 +115,7 @@ pub struct Pump {
     lanes: Vec<Lane>,
     presence: Presence,
     lines: HashMap<RoomName, Line>,
+    counts: Counts,
     waiting: VecDeque<(RoomName, Position, Pace)>,
     repairs: JoinSet<(RoomName, Result<Page, BrokerError>)>,
     looks: JoinSet<Look>,
@@ -125,6 +132,7 @@ impl Pump {
         interest: Interest,
         namespaces: Arc<Namespaces>,
         presence: Presence,
+        counts: Counts,
         lanes: Vec<Lane>,
     ) -> Self {
         Self {
@@ -135,6 +143,7 @@ impl Pump {
             lanes,
             presence,
             lines: HashMap::new(),
+            counts,
             waiting: VecDeque::new(),
             repairs: JoinSet::new(),
             looks: JoinSet::new(),
@@ -146,16 +155,21 @@ impl Pump {
     /// Moves until the feed ends.
     pub async fn run(mut self, mut feed: mpsc::Receiver<Feed>, mut notes: mpsc::UnboundedReceiver<Note>) {
         let mut look = interval(LOOK);
+        let mut batch = Vec::with_capacity(FEED_BATCH);
+        let mut counts_due = std::pin::pin!(sleep_until(Instant::now()));
         loop {
+            let due = self.counts.next().map(Instant::from_std);
+            if let Some(due) = due.filter(|due| counts_due.deadline() != *due) {
+                counts_due.as_mut().reset(due);
+            }
             tokio::select! {
-                item = feed.recv() => match item {
-                    Some(Feed::Delivery(room, delivery)) => self.arrived(&room, delivery),
-                    // Also sent when this node's own share was lost: it tells all of it again.
-                    Some(Feed::Control(Control::NodesChanged)) => self.presence.refresh(),
-                    Some(Feed::Control(control)) => self.tell_all(&Word::Control(control)),
-                    Some(Feed::Interrupted(scope)) => self.interrupted(&scope),
-                    None => return,
-                },
+                taken = feed.recv_many(&mut batch, FEED_BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    batch.drain(..).for_each(|item| self.take(item));
+                }
+                () = &mut counts_due, if due.is_some() => self.tell_counts(),
                 Some(note) = notes.recv() => match note {
                     Note::Tail(room, tail) => self.seed(&room, &tail),
                     Note::Gone(room) => {
@@ -183,6 +197,18 @@ impl Pump {
             }
             self.start_repairs();
             self.start_recounts();
+            // Once for all of it, so that a worker that slept finds all of it.
+            self.lanes.iter().for_each(|lane| lane.deliveries.ring());
+        }
+    }
+
+    fn take(&mut self, item: Feed) {
+        match item {
+            Feed::Delivery(room, delivery) => self.arrived(&room, delivery),
+            // Also sent when this node's own share was lost: it tells all of it again.
+            Feed::Control(Control::NodesChanged) => self.presence.refresh(),
+            Feed::Control(control) => self.tell_all(&Word::Control(control)),
+            Feed::Interrupted(scope) => self.interrupted(&scope),
         }
     }
 
@@ -202,7 +228,7 @@ impl Pump {
             broker::Delivery::Signal { event, data, from } => {
                 self.pass(room, Push::Signal { room: room.clone(), event, data, from });
             }
-            broker::Delivery::Count(value) => self.pass(room, Push::Count { room: room.clone(), value }),
+            broker::Delivery::Count(value) => self.count(room, value),
             broker::Delivery::Presence(count) => {
                 self.pass(room, Push::Presence { room: room.clone(), count });
             }
@@ -327,6 +353,22 @@ impl Pump {
         }
     }
 
+    /// A count is told at once, or with those that come close behind it.
+    fn count(&mut self, room: &RoomName, value: CounterValue) {
+        match self.counts.offer(room, value, Instant::now().into_std()) {
+            Some(value) => self.pass(room, Push::Count { room: room.clone(), value }),
+            None => metrics::dropped(Dropped { fleeting: 0, conflated: 1 }),
+        }
+    }
+
+    fn tell_counts(&mut self) {
+        while let Some((room, values)) = self.counts.due(Instant::now().into_std()) {
+            for value in values {
+                self.pass(&room, Push::Count { room: room.clone(), value });
+            }
+        }
+    }
+
     fn pass(&mut self, room: &RoomName, push: Push) {
         metrics::signal();
         let delivery = Delivery {
@@ -347,7 +389,7 @@ impl Pump {
         let mut taken = true;
         for worker in self.interest.workers(&delivery.room).iter() {
             if let Some(lane) = self.lanes.get(worker as usize) {
-                taken &= lane.deliveries.try_send(delivery.clone()).is_ok();
+                taken &= lane.deliveries.push(delivery.clone()).is_ok();
             }
         }
         taken

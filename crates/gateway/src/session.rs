@@ -3,6 +3,7 @@
 
 mod frames;
 mod io;
+mod pipeline;
 pub(crate) mod tasks;
 
 use std::{rc::Rc, time::Duration};
@@ -10,13 +11,15 @@ use std::{rc::Rc, time::Duration};
 use bytes::Bytes;
 use roomcast_core::session::{Due, Outcome, Session};
 use roomcast_protocol::{
-    CloseCode, Codec, ErrorCode, Failure, OpKind, Opcode, Push, ServerFrame, server_frame,
+    ClientFrame, CloseCode, Codec, DecodeError, ErrorCode, Failure, OpKind, Opcode, Push, ServerFrame,
+    server_frame,
 };
 use tokio::time::{Instant, sleep_until, timeout};
 
 use self::{
     frames::Message,
     io::{End, Reader},
+    pipeline::{Company, Next, Pipeline},
     tasks::{Change, Done, Work},
 };
 use crate::{
@@ -77,6 +80,7 @@ struct Driver {
     conn: Rc<Conn>,
     reader: Reader,
     session: Session,
+    works: Pipeline,
     codec: Codec,
     /// What had left the outbox when it was last looked at.
     drained: u64,
@@ -87,12 +91,11 @@ impl Driver {
         let reader = Reader::new(conn.clone(), first, worker.node.terms.limits.frame_bytes.or_max());
         let session = Session::new(worker.node.terms.clone(), now().instant);
         let codec = conn.codec;
-        Self { worker, conn, reader, session, codec, drained: 0 }
+        Self { worker, conn, reader, session, works: Pipeline::default(), codec, drained: 0 }
     }
 
     /// Runs until the connection is to end. None: the client went by itself.
     async fn run(mut self) -> Option<CloseCode> {
-        let mut work: Option<Work> = None;
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
         loop {
             if let Some(next) = self.session.next_timeout().map(Instant::from_std)
@@ -111,40 +114,48 @@ impl Driver {
                     Err(_broken) => return None,
                 },
                 () = &mut timer => {
-                    if let Some(code) = self.on_time(work.is_some()) {
+                    let working = !self.works.is_empty();
+                    if let Some(code) = self.on_time(working) {
                         return Some(code);
                     }
                 }
-                mut done = async { match &mut work { Some(work) => work.await, None => std::future::pending().await } } => {
-                    work = done.rest.take();
-                    if let Some(code) = self.on_done(done) {
+                next = self.works.next() => {
+                    if let Some(code) = self.on_next(next) {
                         return Some(code);
                     }
                 }
-                message = async { self.conn.answered().await; self.reader.next().await }, if work.is_none() => match message {
+                message = async { self.conn.answered().await; self.reader.next().await }, if self.works.takes_more() => match message {
                     Err(End::Gone) => return None,
                     Err(End::Fault(fault)) => return Some(fault.code()),
                     Ok(message) => {
-                        let (begun, close) = self.on_message(&message);
-                        if close.is_some() {
-                            return close;
+                        if let Some(code) = self.on_message(&message) {
+                            return Some(code);
                         }
-                        work = begun;
                     }
                 },
             }
         }
     }
 
-    fn on_message(&mut self, message: &Message) -> (Option<Work>, Option<CloseCode>) {
+    fn on_message(&mut self, message: &Message) -> Option<CloseCode> {
         let message = match message {
             Message::Text(text) => roomcast_protocol::Message::Text(text),
             Message::Binary(bytes) => roomcast_protocol::Message::Binary(bytes),
-            Message::Ping(_) | Message::Pong => return (None, self.session.on_control(now().instant)),
+            Message::Ping(_) | Message::Pong => return self.session.on_control(now().instant),
             // The reader has answered it, and ends.
-            Message::Close(_) => return (None, None),
+            Message::Close(_) => return None,
         };
-        let frame = self.codec.decode(message);
+        match self.codec.decode(message) {
+            // What is no publish waits for the publishes before it.
+            Ok(frame) if !self.works.is_empty() && frame.op.kind() != OpKind::Publish => {
+                self.works.hold(frame);
+                None
+            }
+            frame => self.on_frame(frame),
+        }
+    }
+
+    fn on_frame(&mut self, frame: Result<ClientFrame, DecodeError>) -> Option<CloseCode> {
         let kind = frame.as_ref().ok().map(|frame| frame.op.kind());
         if let Some(kind) = kind {
             metrics::received(kind);
@@ -153,11 +164,33 @@ impl Driver {
         if let Some(code) = error {
             metrics::error(code);
         }
-        if let Some(answer) = answer {
-            self.send(&answer);
+        match answer {
+            Some(answer) if self.works.is_empty() => self.send(&answer),
+            Some(answer) => self.works.answer(answer),
+            None => {}
         }
-        let begun = task.zip(kind).map(|((id, task), kind)| self.begin(id, task, kind));
-        (begun, close)
+        if let Some(((id, task), kind)) = task.zip(kind) {
+            let company = if kind == OpKind::Publish { Company::Welcome } else { Company::Unwelcome };
+            let work = self.begin(id, task, kind);
+            self.works.begin(work, company);
+        }
+        close
+    }
+
+    fn on_next(&mut self, next: Next) -> Option<CloseCode> {
+        let close = match next {
+            Next::Answer(answer) => {
+                self.send(&answer);
+                None
+            }
+            Next::Done(mut done) => {
+                if let Some(rest) = done.rest.take() {
+                    self.works.go_on(rest);
+                }
+                self.on_done(*done)
+            }
+        };
+        close.or_else(|| self.works.release().and_then(|frame| self.on_frame(Ok(frame))))
     }
 
     fn begin(&self, id: Option<u64>, task: roomcast_core::session::Task, kind: OpKind) -> Work {

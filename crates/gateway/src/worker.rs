@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use roomcast_core::gather::Gather;
 use roomcast_protocol::{CloseCode, Push, RoomName, ServerFrame};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,8 +26,9 @@ use crate::{
     conn::{Conn, Order},
     drain::{self, Shed},
     http::{self, waiting::Waiting},
-    hub::{self, Delivery, Hub, Survey},
+    hub::{self, Hub, Survey},
     interest::WorkerId,
+    lane::LaneReceiver,
     node::{Node, now, unix_ms},
     presence::Present,
     pump::Word,
@@ -71,7 +73,7 @@ pub struct Start {
     /// Its own listener on the shared port.
     pub listener: std::net::TcpListener,
     /// Pushes for its rooms.
-    pub deliveries: mpsc::Receiver<Delivery>,
+    pub deliveries: LaneReceiver,
     /// Everything else.
     pub words: mpsc::UnboundedReceiver<Word>,
     /// What is served besides WebSockets.
@@ -154,23 +156,20 @@ async fn accept(
 }
 
 async fn flush(worker: Rc<Worker>) {
-    hub::flush(&worker.hub, now).await;
+    hub::flush(&worker.hub, now, Gather::new(worker.node.config.fanout.max_delay)).await;
 }
 
 /// Takes what the control thread hands over.
 async fn receive(
     worker: Rc<Worker>,
-    mut deliveries: mpsc::Receiver<Delivery>,
+    deliveries: LaneReceiver,
     mut words: mpsc::UnboundedReceiver<Word>,
     sheds: mpsc::UnboundedSender<Leaving>,
 ) {
     let mut batch = Vec::with_capacity(DELIVERY_BATCH);
     loop {
         tokio::select! {
-            n = deliveries.recv_many(&mut batch, DELIVERY_BATCH) => {
-                if n == 0 {
-                    return;
-                }
+            () = deliveries.take_many(DELIVERY_BATCH, &mut batch) => {
                 let mut hub = worker.hub.borrow_mut();
                 for delivery in batch.drain(..) {
                     hub.deliver(delivery);

@@ -56,7 +56,16 @@ impl Broker {
         each!(self, broker => broker.publish(publication).await)
     }
 
-    /// The same, and the key is remembered for so long instead of ten minutes. The in-process bus, which outlives
+    /// The same for events of one room, in their order and in one step: all of them stand behind one another. Each
+    /// succeeds or fails by itself where its key decides it.
+    pub async fn publish_all(
+        &self,
+        publications: &[Publication],
+    ) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
+        each!(self, broker => broker.publish_all(publications).await)
+    }
+
+    /// The same as [`Broker::publish`], and the key is remembered for so long instead of ten minutes. The in-process bus, which outlives
     /// nothing, keeps to its ten minutes.
     pub async fn publish_remembered(
         &self,

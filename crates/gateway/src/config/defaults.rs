@@ -14,7 +14,7 @@ use roomcast_core::{
 };
 use roomcast_protocol::Namespace;
 
-use super::{Auth, Breaker, Config, Drain, Ingest, Log, LogFormat, Origins, Presence, Redis, Secret};
+use super::{Auth, Breaker, Config, Drain, Fanout, Ingest, Log, LogFormat, Origins, Presence, Redis, Secret};
 
 /// The port of the public listener.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -30,6 +30,12 @@ pub const DEFAULT_CONNECT_ATTEMPTS: u32 = 10;
 pub const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
 /// 20 ms of work at 0.5 M commands/s: more waiting would only be refused later.
 pub const DEFAULT_MAX_IN_FLIGHT: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+/// Nobody feels a millisecond, and a thousand writes a second to each socket become as many as there are.
+pub const DEFAULT_MAX_DELAY: Duration = Duration::from_millis(1);
+/// More would be felt, and would gather no more than a slow flush does by itself.
+pub const LONGEST_MAX_DELAY: Duration = Duration::from_millis(100);
+/// Per room: a number that changes more often can't be read, and looks no more alive.
+pub const DEFAULT_COUNT_RATE: u32 = 10;
 /// Pushes per second and room: people read a guest count, they don't watch it run.
 pub const DEFAULT_PRESENCE_RATE: u32 = 1;
 /// Three heartbeats fit into a lease, so that one lost packet evicts nobody.
@@ -153,6 +159,7 @@ fn config(dev: bool, listen: SocketAddr) -> Config {
         proxy_protocol: false,
         limits: limits(dev),
         namespaces: Namespaces::default(),
+        fanout: Fanout { max_delay: DEFAULT_MAX_DELAY, count_rate: DEFAULT_COUNT_RATE },
         presence: Presence {
             rate: DEFAULT_PRESENCE_RATE,
             heartbeat: DEFAULT_HEARTBEAT,

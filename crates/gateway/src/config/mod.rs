@@ -55,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// Section 5 of the contract.
     pub namespaces: Namespaces,
+    /// How pushes gather.
+    pub fanout: Fanout,
     /// Presence pushes.
     pub presence: Presence,
     /// The circuit breaker in front of Redis.
@@ -127,6 +129,15 @@ pub struct Origins {
     pub localhost: bool,
     /// The origin that equals the request's own `Host`.
     pub same_host: bool,
+}
+
+/// How pushes gather, so that many leave in one write.
+#[derive(Debug, Clone, Copy)]
+pub struct Fanout {
+    /// How long a push may wait for others while much is going on.
+    pub max_delay: Duration,
+    /// How often the members of a room are told its counts, per second.
+    pub count_rate: u32,
 }
 
 /// Presence pushes.

@@ -8,7 +8,7 @@ use roomcast_protocol::Namespace;
 
 use super::{
     Source,
-    defaults::Draft,
+    defaults::{Draft, LONGEST_MAX_DELAY},
     field::{Field, TextRule},
 };
 
@@ -278,6 +278,10 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
         "A phone that wakes its radio answers within this."),
     node_row("limits.idle_timeout", Field::MaybeDuration(|d| &mut d.config.limits.idle_timeout), "time",
         "Closes sockets that only answer pings. Off: a page that only listens is a good page."),
+    node_row("fanout.max_delay", Field::Delay(|d| &mut d.config.fanout.max_delay, LONGEST_MAX_DELAY), "time",
+        "How long a push may wait for others, so that they leave in one write, where the last write was shorter ago than this; after a pause nothing waits. At most 100ms."),
+    node_row("fanout.count_rate", Field::Number(|d| &mut d.config.fanout.count_rate), "times per second and room",
+        "How often the members of a room are told its counts; in between the latest of each is kept. A number that changes more often can't be read."),
     node_row("presence.rate", Field::Number(|d| &mut d.config.presence.rate), "pushes per second and room",
         "People read a guest count, they don't watch it run."),
     node_row("presence.heartbeat", Field::Duration(|d| &mut d.config.presence.heartbeat), "time",

@@ -44,8 +44,10 @@ use crate::{
 const MAX_BATCH: usize = 1_000;
 /// A batch of events of a few kilobytes each.
 const MAX_BODY: usize = 8 * 1024 * 1024;
-/// Batch items under way at once.
+/// Rooms of a batch that are worked on at once.
 const BATCH_CONCURRENCY: usize = 64;
+/// Items of one room that are published in one step: other commands wait for it meanwhile.
+const BATCH_STEP: usize = 64;
 const MAX_KEY: usize = 128;
 
 /// Everything below `/api/v1`, behind the bearer.
@@ -132,10 +134,18 @@ fn read_publish(text: &str) -> Result<Publish, Failure> {
 
 /// Over HTTP `duplicate` is always told.
 async fn publish_one(node: &Node, caller: Caller, publish: Publish) -> Result<Value, Failure> {
+    let (rules, publication) = publication(node, caller, publish)?;
+    tasks::publish(node, &rules, publication).await.and_then(told)
+}
+
+fn publication(node: &Node, caller: Caller, publish: Publish) -> Result<(Rules, Publication), Failure> {
     let rules = rules_of(node, caller, &publish.room)?;
     let Publish { room, event, data, key } = publish;
-    let publication = Publication { room, event, data, from: None, key, history: rules.history };
-    match tasks::publish(node, &rules, publication).await? {
+    Ok((rules, Publication { room, event, data, from: None, key, history: rules.history }))
+}
+
+fn told(answer: Answer) -> Result<Value, Failure> {
+    match answer {
         Answer::Published { epoch, offset, duplicate } => {
             Ok(json!({ "epoch": epoch, "offset": offset, "duplicate": duplicate }))
         }
@@ -171,20 +181,31 @@ async fn batch(
             format!("a batch holds at most {MAX_BATCH} publishes"),
         ));
     }
-    let results = body::in_order_per_room(items, BATCH_CONCURRENCY, |item| {
-        let node = &node;
-        async move {
-            let result = match read_publish(&item) {
-                Ok(publish) => publish_one(node, caller, publish).await,
-                Err(failure) => Err(failure),
-            };
-            result.unwrap_or_else(|failure| {
-                metrics::error(failure.code);
-                json!({ "error": failure })
-            })
-        }
+    let results = body::in_order_per_room(items, BATCH_CONCURRENCY, BATCH_STEP, |items| {
+        publish_some(&node, caller, items)
     });
     Ok(Json(json!({ "results": results.await })))
+}
+
+/// Publishes items of one room in one step; what can't be read takes no part in it.
+async fn publish_some(node: &Node, caller: Caller, items: Vec<String>) -> Vec<Value> {
+    let mut results = Vec::with_capacity(items.len());
+    let mut publications = Vec::new();
+    for item in items {
+        let read = read_publish(&item).and_then(|publish| publication(node, caller, publish));
+        results.push(read.map(|publication| publications.push(publication)));
+    }
+    let mut answers = tasks::publish_all(node, publications).await.into_iter();
+    let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
+    let result =
+        |read: Result<(), Failure>| read.and_then(|()| answers.next().unwrap_or_else(missing).and_then(told));
+    let shown = |result: Result<Value, Failure>| {
+        result.unwrap_or_else(|failure| {
+            metrics::error(failure.code);
+            json!({ "error": failure })
+        })
+    };
+    results.into_iter().map(result).map(shown).collect()
 }
 
 /// The operation in the address, its own fields in the body, and `user`: on whose behalf.

@@ -51,7 +51,9 @@ fn new_hub() -> Hub {
 }
 
 fn flush_all(hub: &mut Hub) {
-    while hub.flush_step(now()) {}
+    while hub.has_news() {
+        hub.flush_step(now());
+    }
 }
 
 /// Reads server frames until one holds the text `end`; returns their payloads.
@@ -375,4 +377,58 @@ fn replies_in_the_middle_of_a_flush_do_not_multiply_the_counts() {
         assert_eq!(frames.len(), 3, "{frames:?}");
         assert!(frames[1].contains("\"value\":50"), "{}", frames[1]);
     });
+}
+
+#[test]
+fn what_comes_while_a_round_goes_on_gathers_for_the_next() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let mut readers = Vec::new();
+        for room in ["event:a", "event:b"] {
+            let (conn, far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.enter(&name(room), false, &conn, free(), now().instant).unwrap();
+            hub.activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
+            hub.deliver(event(room, 1, 10));
+            readers.push((conn, far));
+        }
+        assert!(hub.flush_step(now()), "one of two rooms was served");
+        hub.deliver(event("event:a", 2, 10));
+        hub.deliver(event("event:a", 3, 10));
+        assert!(!hub.flush_step(now()), "the round is over though there is more");
+        assert!(hub.has_news());
+        assert!(!hub.flush_step(now()));
+        assert!(!hub.has_news());
+        hub.deliver(event("event:b", 2, 10));
+        flush_all(&mut hub);
+        for ((_, far), last) in readers.iter_mut().zip([3, 2]) {
+            let frames = frames_until(far, &format!("\"offset\":{last},")).await;
+            assert_eq!(offsets(&frames), (1..=last).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn the_flusher_serves_whatever_comes_whether_it_gathers_or_not() {
+    for most in [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(20)] {
+        on_worker(async move {
+            let hub = RefCell::new(new_hub());
+            let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.borrow_mut().enter(&name("event:a"), false, &conn, free(), now().instant).unwrap();
+            hub.borrow_mut().activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
+            let publish = async {
+                for offset in 1..=200 {
+                    hub.borrow_mut().deliver(event("event:a", offset, 100));
+                    tokio::task::yield_now().await;
+                }
+            };
+            let serve = async {
+                tokio::select! {
+                    () = flush(&hub, now, Gather::new(most)) => panic!("the flusher never ends"),
+                    _order = conn.attend() => panic!("the connection goes on"),
+                    frames = frames_until(&mut far, "\"offset\":200,") => offsets(&frames),
+                }
+            };
+            assert_eq!(tokio::join!(publish, serve).1, (1..=200).collect::<Vec<_>>());
+        });
+    }
 }

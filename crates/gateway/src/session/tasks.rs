@@ -27,8 +27,8 @@ use crate::{
         self,
         audit::{self, Act, Deed},
     },
-    backend::Repeat,
-    broker::{Publication, Range},
+    backend::{Fault, Repeat},
+    broker::{BrokerError, Publication, Published, Range},
     conn::Conn,
     node::{Node, unix_ms},
     restrictions::Speaks,
@@ -81,6 +81,11 @@ impl Done {
 
     fn failed(id: Option<u64>, error: Failure) -> Self {
         Self::answer(id, Err(error))
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_answer(answer: ServerFrame) -> Self {
+        Self { answer: Some(answer), ..Self::nothing() }
     }
 
     fn with(mut self, change: Change) -> Self {
@@ -158,11 +163,63 @@ pub(super) async fn carry_out(
 const MAX_EVENT: usize = 1024 * 1024;
 
 /// Publishes for a user or a back end.
-pub(crate) async fn publish(
+pub(crate) async fn publish(node: &Node, rules: &Rules, publication: Publication) -> Result<Answer, Failure> {
+    let mut answers = publish_all(node, vec![(*rules, publication)]).await;
+    answers.pop().unwrap_or_else(|| Err(Failure::new(ErrorCode::Internal, "internal error")))
+}
+
+/// Publishes events in their order and with one answer each. Those of one room are published in one step, or in a few
+/// where only some of them have keys.
+pub(crate) async fn publish_all(
     node: &Node,
-    rules: &Rules,
-    mut publication: Publication,
-) -> Result<Answer, Failure> {
+    publications: Vec<(Rules, Publication)>,
+) -> Vec<Result<Answer, Failure>> {
+    let mut answers: Vec<Option<Result<Answer, Failure>>> = Vec::with_capacity(publications.len());
+    let (mut places, mut admitted) = (Vec::new(), Vec::new());
+    for (place, (rules, publication)) in publications.into_iter().enumerate() {
+        match admissible(node, &rules, publication) {
+            Ok(publication) => {
+                answers.push(None);
+                places.push(place);
+                admitted.push(publication);
+            }
+            Err(failure) => answers.push(Some(Err(failure))),
+        }
+    }
+    let mut places = places.into_iter();
+    // What a lost answer means depends on the key, so those with keys and those without go by themselves.
+    let alike = |a: &Publication, b: &Publication| a.room == b.room && a.key.is_some() == b.key.is_some();
+    for some in admitted.chunk_by(alike) {
+        let [first, ..] = some else { continue };
+        let repeat = if first.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
+        let at = node.backend.at(first.room.as_str());
+        let published = at.call(repeat, node.backend.broker.publish_all(some)).await;
+        let mut outcomes = published.as_ref().map(|all| all.iter().cloned()).map_err(Failure::clone);
+        for publication in some {
+            let outcome = match &mut outcomes {
+                Ok(outcomes) => outcomes
+                    .next()
+                    .unwrap_or(Err(BrokerError::Internal("fewer answers than events".into())))
+                    .map_err(|fault| fault.into_failure(repeat)),
+                Err(failure) => Err(failure.clone()),
+            };
+            if let Ok(published) = &outcome {
+                record_notification(node, publication, published).await;
+            }
+            let answer = outcome.map(|Published { position: Position { epoch, offset }, duplicate }| {
+                Answer::Published { epoch, offset, duplicate }
+            });
+            if let Some(place) = places.next() {
+                answers[place] = Some(answer);
+            }
+        }
+    }
+    let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
+    answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
+}
+
+/// What may be published, with its key as it is kept.
+fn admissible(node: &Node, rules: &Rules, mut publication: Publication) -> Result<Publication, Failure> {
     let most = node.terms.limits.frame_bytes.or_max().min(MAX_EVENT);
     if publication.data.as_str().len() > most {
         return Err(Failure::new(ErrorCode::TooLarge, format!("data is larger than {most} bytes")));
@@ -175,17 +232,17 @@ pub(crate) async fn publish(
         let message = "in a moderated namespace only the comment operation makes comments";
         return Err(Failure::new(ErrorCode::Forbidden, message));
     }
-    let repeat = if publication.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
-    let at = node.backend.at(publication.room.as_str());
-    let published = at.call(repeat, node.backend.broker.publish(&publication)).await?;
+    Ok(publication)
+}
+
+/// Writes down who notified whom.
+async fn record_notification(node: &Node, publication: &Publication, published: &Published) {
     if publication.event.starts_with(ADMIN_EVENTS) && !published.duplicate {
         let by = publication.from.as_deref().unwrap_or("api");
         let title = publication.data.to::<Titled>().ok().map(|data| data.title);
         let deed = Deed::new(by, Act::Notify).on(publication.room.as_str());
         audit::record(node, deed.detail(title.as_deref().unwrap_or(&publication.event))).await;
     }
-    let Position { epoch, offset } = published.position;
-    Ok(Answer::Published { epoch, offset, duplicate: published.duplicate })
 }
 
 /// What the audit log tells of a notification.

@@ -21,6 +21,7 @@ macro_rules! promises {
             an_ended_room_starts_a_new_epoch,
             lost_data_is_a_new_epoch,
             a_key_publishes_once,
+            what_is_published_together_stands_together,
             signals_are_heard_and_not_kept,
             controls_reach_every_node,
             subscribing_is_proven_before_it_returns,
@@ -207,6 +208,45 @@ pub(crate) async fn a_key_publishes_once(world: World) {
     assert!(!b.broker.publish(&elsewhere).await.unwrap().duplicate, "keys belong to their room");
     a.publish(&wall, 4).await;
     assert_eq!([a.event().await, a.event().await, a.event().await], [(1, 1), (2, 2), (4, 3)]);
+}
+
+pub(crate) async fn what_is_published_together_stands_together(world: World) {
+    let (mut a, b) = (world.node("a").await, world.node("b").await);
+    let wall = room("event:wall");
+    a.broker.subscribe(&wall).await.unwrap();
+    let keyed = |number, key: &str| Publication { key: Some(key.into()), ..numbered(&wall, number) };
+    let together =
+        [numbered(&wall, 1), keyed(2, "k"), keyed(2, "k"), keyed(9, "k"), numbered(&wall, 3), keyed(4, "l")];
+    let noise = async {
+        for number in 100..120 {
+            b.publish(&wall, number).await;
+        }
+    };
+    let (outcomes, ()) = tokio::join!(a.broker.publish_all(&together), noise);
+    let outcomes = outcomes.unwrap();
+    let placed: Vec<Option<(u64, bool)>> = outcomes
+        .iter()
+        .map(|outcome| {
+            outcome.as_ref().ok().map(|published| (published.position.offset.0, published.duplicate))
+        })
+        .collect();
+    let first = placed[0].unwrap().0;
+    let expected = [(0, false), (1, false), (1, true), (9, false), (2, false), (3, false)];
+    let expected = expected.map(|(at, duplicate)| (at != 9).then_some((first + at, duplicate)));
+    assert_eq!(placed, expected);
+    assert!(matches!(outcomes[3], Err(BrokerError::KeyReused)));
+    let mut heard = Vec::new();
+    for _ in 0..24 {
+        heard.push(a.event().await);
+    }
+    assert!(heard.is_sorted_by_key(|(_, offset)| *offset));
+    let ours: Vec<_> = heard.into_iter().filter(|(number, _)| *number < 100).collect();
+    assert_eq!(ours, [(1, first), (2, first + 1), (3, first + 2), (4, first + 3)]);
+
+    // Sent again, those with keys stand where they stood.
+    let again = a.broker.publish_all(&together[1..2]).await.unwrap();
+    assert_eq!(again[0].as_ref().unwrap().position.offset.0, first + 1);
+    assert!(a.broker.publish_all(&[]).await.unwrap().is_empty());
 }
 
 pub(crate) async fn signals_are_heard_and_not_kept(world: World) {

@@ -275,3 +275,39 @@ async fn who_is_muted_or_banned_on_one_node_is_so_on_the_other_through_redis() {
     a.leave();
     b.leave();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_likes_costs_each_subscriber_a_few_pushes_a_second_and_the_last_is_told() {
+    const LIKES: u64 = 3_000;
+    let node = TestNode::alone(&[("fanout.count_rate", "10")]).await;
+    let mut watching = Client::guest(node.public, Speak::Json).await;
+    watching.ok(json!({ "op": "join", "room": ROOM })).await;
+    let begun = tokio::time::Instant::now();
+    let storm = async {
+        let like =
+            |user: u64| json!({ "room": ROOM, "target": "photo", "on": true, "user": format!("u{user}") });
+        let mut fans = tokio::task::JoinSet::new();
+        for fan in 0..8 {
+            let mut api = Api::new(node.internal);
+            fans.spawn(async move {
+                for user in (fan..LIKES).step_by(8) {
+                    api.ok("/api/v1/like", &like(user)).await;
+                }
+            });
+        }
+        fans.join_all().await;
+    };
+    let hear = async {
+        let mut heard = Vec::new();
+        while heard.last() != Some(&LIKES) {
+            heard.push(watching.push_of("count").await["value"].as_u64().expect("a value"));
+        }
+        heard
+    };
+    let ((), heard) = tokio::join!(storm, hear);
+    // However slow the machine is: the first at once, and then one in a tenth of a second.
+    let most = begun.elapsed().as_millis() / 100 + 2;
+    assert!(heard.len() as u128 <= most, "{} pushes where {most} are the most", heard.len());
+    assert!(heard.is_sorted());
+    node.leave();
+}

@@ -171,9 +171,23 @@ impl LocalBroker {
     /// See [`super::Broker::publish`].
     #[allow(clippy::unused_async, reason = "the face that both brokers share")]
     pub async fn publish(&self, publication: &Publication) -> Result<Published, BrokerError> {
+        let mut bus = self.commands()?;
+        self.publish_on(&mut bus, publication)
+    }
+
+    /// See [`super::Broker::publish_all`].
+    #[allow(clippy::unused_async, reason = "the face that both brokers share")]
+    pub async fn publish_all(
+        &self,
+        publications: &[Publication],
+    ) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
+        let mut bus = self.commands()?;
+        Ok(publications.iter().map(|publication| self.publish_on(&mut bus, publication)).collect())
+    }
+
+    fn publish_on(&self, bus: &mut Bus, publication: &Publication) -> Result<Published, BrokerError> {
         let Publication { room, event, data, from, key, history } = publication;
         let now = Instant::now();
-        let mut bus = self.commands()?;
         let body = Body { event: event.clone(), from: from.clone(), data: data.clone() };
         let text = Body::text(event, data, from.as_deref()).map_err(|error| internal(&error))?;
         let Some(key) = key else {

@@ -41,34 +41,52 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// One script: the key's record, the log, the news.
     pub(super) async fn publish(
         &self,
         publication: &Publication,
         remember: Duration,
     ) -> Result<Published, BrokerError> {
-        let Publication { room, event, data, from, key, history } = publication;
+        let outcomes = self.publish_all(std::slice::from_ref(publication), remember).await?;
+        outcomes.into_iter().next().ok_or_else(|| nonsense("publish"))?
+    }
+
+    /// One script for all events of one room: the keys' records, the log, the news.
+    pub(super) async fn publish_all(
+        &self,
+        publications: &[Publication],
+        remember: Duration,
+    ) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
         let Self { keys, scripts, commands, .. } = self;
-        let body = body(event, data, from.as_deref())?;
-        let hash = key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default();
+        let Some(Publication { room, history, .. }) = publications.first() else { return Ok(Vec::new()) };
+        debug_assert!(publications.iter().all(|publication| publication.room == *room));
         let mut names = vec![keys.meta(room), keys.log(room), keys.key_index(room)];
-        names.extend(key.as_ref().map(|key| keys.key(room, key)));
-        let args = vec![
+        let mut args = vec![
             keys.channel(room).into(),
             new_epoch()?.into(),
             history.size.to_string().into(),
             millis(history.ttl),
-            body.into(),
-            hash.into(),
             millis(remember),
         ];
+        for Publication { event, data, from, key, .. } in publications {
+            let body = body(event, data, from.as_deref())?;
+            let hash = key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default();
+            names.extend(key.as_ref().map(|key| keys.key(room, key)));
+            args.extend([body.into(), hash.into()]);
+        }
         let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
-        match &answer[..] {
-            [outcome] if outcome == "key_reused" => Err(BrokerError::KeyReused),
-            [outcome, epoch, offset] if outcome == "duplicate" => {
-                Ok(Published { position: position(epoch, offset)?, duplicate: true })
-            }
-            [outcome, epoch, offset, at] if outcome == "stored" => {
+        let (outcomes, []) = answer.as_chunks::<4>() else { return Err(nonsense("publish")) };
+        if outcomes.len() != publications.len() {
+            return Err(nonsense("publish"));
+        }
+        Ok(outcomes.iter().map(|outcome| self.published(room, outcome)).collect())
+    }
+
+    fn published(&self, room: &RoomName, outcome: &[String; 4]) -> Result<Published, BrokerError> {
+        let [outcome, epoch, offset, at] = outcome;
+        match outcome.as_str() {
+            "key_reused" => Err(BrokerError::KeyReused),
+            "duplicate" => Ok(Published { position: position(epoch, offset)?, duplicate: true }),
+            "stored" => {
                 let position = position(epoch, offset)?;
                 let at = payload::number(Some(at)).map_err(|_| nonsense("publish"))?;
                 self.witnesses.note(room, &position.epoch, position.offset, at, Instant::now());

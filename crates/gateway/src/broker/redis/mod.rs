@@ -205,6 +205,14 @@ impl RedisBroker {
         self.0.log.publish(publication, KEY_TTL).await
     }
 
+    /// See [`super::Broker::publish_all`].
+    pub async fn publish_all(
+        &self,
+        publications: &[Publication],
+    ) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
+        self.0.log.publish_all(publications, KEY_TTL).await
+    }
+
     /// See [`super::Broker::publish_remembered`].
     pub async fn publish_remembered(
         &self,

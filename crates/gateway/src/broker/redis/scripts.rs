@@ -71,6 +71,11 @@ impl Scripts {
 }
 
 impl Named {
+    /// The whole script.
+    pub(super) fn text(&self) -> Value {
+        self.script.lua().cloned().map_or(Value::Null, Value::String)
+    }
+
     /// The words of an EVALSHA.
     pub(super) fn by_hash(&self, keys: Vec<String>, args: Vec<Value>) -> Vec<Value> {
         let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());

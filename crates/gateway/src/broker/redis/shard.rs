@@ -326,6 +326,12 @@ pub(super) async fn admit(context: &Context, shard: &Shard, link: &Link) -> Resu
         verify::hold_against_logs(context, link.client(), witnesses).await?;
         *shard.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
+    // Publishes follow one another without waiting, and where the server has to be told the script first, one of them
+    // could be told while another passes it. A server that does not let itself be told now is told by them.
+    let load = vec!["LOAD".into(), context.scripts.publish.text()];
+    if let Err(error) = ask::<Value>(link.client(), "SCRIPT", load).await {
+        tracing::debug!(server = %shard.server, %error, "the script that publishes could not be loaded");
+    }
     Ok(())
 }
 

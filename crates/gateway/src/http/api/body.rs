@@ -91,14 +91,16 @@ pub(super) fn batch_items(text: &str) -> Result<Vec<Box<RawValue>>, Problem> {
     read::<Batch>(text).map(|batch| batch.items)
 }
 
-/// Runs `work` for each item; items that name the same room one after the other, others side by side.
+/// Runs `work` over the items, at most `step` at once: items that name the same room together and in order, others side
+/// by side. It returns one result per item.
 pub(super) async fn in_order_per_room<F>(
     items: Vec<Box<RawValue>>,
     concurrency: usize,
-    work: impl Fn(String) -> F,
+    step: usize,
+    work: impl Fn(Vec<String>) -> F,
 ) -> Vec<Value>
 where
-    F: Future<Output = Value>,
+    F: Future<Output = Vec<Value>>,
 {
     #[derive(Deserialize)]
     struct Named {
@@ -113,8 +115,10 @@ where
     let work = &work;
     let lines = lines.into_values().map(|line| async move {
         let mut results = Vec::with_capacity(line.len());
-        for (at, item) in line {
-            results.push((at, work(item).await));
+        for some in line.chunks(step) {
+            let items = some.iter().map(|(_, item)| item.clone()).collect();
+            let places = some.iter().map(|(at, _)| *at);
+            results.extend(places.zip(work(items).await));
         }
         results
     });

@@ -1,0 +1,76 @@
+//! Publishes that a client sends without waiting for answers.
+
+use std::time::Duration;
+
+use roomcast_gateway::app::Backing;
+use serde_json::{Value, json};
+
+use crate::support::{Client, Raw, Speak, TestNode, redis::RedisServer, token};
+
+const ROOM: &str = "event:wall";
+const FRAMES: u64 = 300;
+
+/// A publish; now and then one that is refused, or something that has to see what was published before it.
+fn frame(id: u64) -> Value {
+    match id % 10 {
+        3 => json!({ "id": id, "op": "publish", "room": "nowhere:b", "event": "e", "data": id }),
+        7 => json!({ "id": id, "op": "ping" }),
+        9 => json!({ "id": id, "op": "history", "room": ROOM, "limit": 1 }),
+        _ => json!({ "id": id, "op": "publish", "room": ROOM, "event": "e", "data": id }),
+    }
+}
+
+async fn in_a_row(node: &TestNode, watcher: &mut Client, before: u64) -> u64 {
+    let token = token("tom", "member", Duration::from_secs(600));
+    let mut socket = Raw::upgraded(node.public).await;
+    socket.say(&json!({ "id": 1, "op": "connect", "token": token })).await;
+    assert!(socket.text().await["ok"].is_object());
+    for id in 10..10 + FRAMES {
+        socket.say(&frame(id)).await;
+    }
+    let mut offset = before;
+    for id in 10..10 + FRAMES {
+        let answer = socket.text().await;
+        assert_eq!(answer["id"], id, "answers come in the order of the frames");
+        match id % 10 {
+            3 => assert_eq!(answer["error"]["code"], "bad_room"),
+            7 => assert!(answer["ok"]["now"].is_u64()),
+            9 => assert_eq!(answer["ok"]["offset"], offset, "what was published before is there"),
+            _ => {
+                offset += 1;
+                assert_eq!(answer["ok"]["offset"], offset, "in the order in which it was sent");
+                let event = watcher.push_of("event").await;
+                assert_eq!((&event["offset"], &event["data"]), (&json!(offset), &json!(id)));
+            }
+        }
+    }
+    offset
+}
+
+async fn watch(node: &TestNode) -> Client {
+    let mut watcher = Client::guest(node.public, Speak::Json).await;
+    watcher.ok(json!({ "op": "join", "room": ROOM })).await;
+    watcher
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_in_a_row_are_kept_told_and_answered_in_order() {
+    let node = TestNode::alone(&[]).await;
+    let mut watcher = watch(&node).await;
+    in_a_row(&node, &mut watcher, 0).await;
+    node.leave();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() {
+    let redis = RedisServer::start();
+    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    let mut watcher = watch(&node).await;
+    let before = in_a_row(&node, &mut watcher, 0).await;
+    // Also where Redis has forgotten the script meanwhile.
+    let flushed =
+        std::process::Command::new("redis-cli").args(["-u", &redis.url(), "script", "flush"]).output();
+    assert!(flushed.expect("redis-cli").status.success());
+    in_a_row(&node, &mut watcher, before).await;
+    node.leave();
+}
