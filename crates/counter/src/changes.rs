@@ -1,13 +1,19 @@
 //! The stream of durable changes: what a back end reads to keep its own tables. Each entry is made in the step that
-//! makes the change, so there is none without the other.
+//! makes the change, so there is none without the other; in a cluster in an outbox, from where a mover copies it.
 //!
 //! It is bounded: a reader that stays away too long is told that it missed something, and starts over from a
 //! snapshot. It knows no readers: each keeps the id up to which it has read.
 
+mod mover;
+mod outbox;
+
+pub use mover::{Moved, Mover};
+pub(crate) use outbox::OUTBOX_TTL;
+pub use outbox::{ChangeTarget, Outboxes, Outlet};
+
 use crate::{
     CounterError, Invalid,
     redis::{Effect, Routed, Script, changes_key, map_fault, run},
-    validate,
 };
 use std::{
     collections::VecDeque,
@@ -39,6 +45,9 @@ pub struct ChangePage {
     pub complete: bool,
 }
 
+/// The kind of an entry that is no change: here some were given up before they could be copied.
+const GAP: &str = "gap";
+
 /// The stream: one handle, cheap to clone.
 #[derive(Clone, Debug)]
 pub enum Changes {
@@ -53,36 +62,43 @@ impl Changes {
     pub fn is_on(&self) -> bool {
         match self {
             Self::Memory(log) => log.0.size > 0,
-            Self::Redis(redis) => redis.0.size > 0,
+            Self::Redis(redis) => !matches!(redis.0.target, ChangeTarget::Off),
         }
     }
 
-    /// What is in the slot of the stream: the room's name where each room has one.
-    pub fn place(&self, room: Option<&str>) -> String {
-        room.unwrap_or("changes").to_owned()
+    /// What is in the slot of the stream.
+    pub fn place(&self) -> &'static str {
+        "changes"
     }
 
-    /// Whether each room has a stream of its own: in a Redis Cluster.
-    pub fn is_per_room(&self) -> bool {
+    /// A node's part in bringing the changes of all slots into the one stream; none where they are written there.
+    pub fn mover(&self, owner: &str) -> Option<Mover> {
         match self {
-            Self::Memory(_) => false,
-            Self::Redis(redis) => redis.0.client.is_cluster(),
+            Self::Redis(redis) => match &redis.0.target {
+                ChangeTarget::Outbox(outboxes) => {
+                    Some(Mover::new(redis.0.client.clone(), outboxes.clone(), owner))
+                }
+                ChangeTarget::Off | ChangeTarget::Shared { .. } => None,
+            },
+            Self::Memory(_) => None,
         }
     }
 
-    /// At most so many changes behind the id, of this room where each has its own stream; `0-0` is before the first.
-    pub async fn read(
-        &self,
-        room: Option<&str>,
-        after: &str,
-        limit: u32,
-    ) -> Result<ChangePage, CounterError> {
+    /// At most so many changes behind the id; `0-0` is before the first. Where one of them is of the kind `gap`, some
+    /// were given up before they could be copied, and the page is not complete.
+    pub async fn read(&self, after: &str, limit: u32) -> Result<ChangePage, CounterError> {
         let after = Place::parse(after).ok_or(Invalid::Cursor)?;
-        room.map_or(Ok(()), validate::room)?;
         match self {
             Self::Memory(log) => Ok(log.read(after, limit)),
-            Self::Redis(redis) => redis.read(room, after, limit).await,
+            Self::Redis(redis) => redis.read(after, limit).await,
         }
+    }
+}
+
+impl Change {
+    /// Whether this is none, but tells that some are missing.
+    pub fn is_gap(&self) -> bool {
+        self.kind == GAP
     }
 }
 
@@ -173,7 +189,7 @@ pub struct RedisChanges(Arc<Stream>);
 struct Stream {
     client: Routed,
     prefix: String,
-    size: u64,
+    target: ChangeTarget,
     script: Script,
 }
 
@@ -185,18 +201,18 @@ impl fmt::Debug for RedisChanges {
 }
 
 impl RedisChanges {
-    /// The stream of this prefix; `size` as the stores that write it were told.
-    pub fn new(client: impl Into<Routed>, prefix: &str, size: u64) -> Self {
-        let script = Script::new("changes", include_str!("redis/lua/changes.lua"));
-        Self(Arc::new(Stream { client: client.into(), prefix: prefix.to_owned(), size, script }))
+    /// The stream of this prefix, with the target of those who write it.
+    pub fn new(client: impl Into<Routed>, prefix: &str, target: ChangeTarget) -> Self {
+        let script = Script::new("changes", include_str!("changes/lua/read.lua"));
+        Self(Arc::new(Stream { client: client.into(), prefix: prefix.to_owned(), target, script }))
     }
 
-    async fn read(&self, room: Option<&str>, after: Place, limit: u32) -> Result<ChangePage, CounterError> {
+    async fn read(&self, after: Place, limit: u32) -> Result<ChangePage, CounterError> {
         let Stream { client, prefix, script, .. } = &*self.0;
-        let key = room.map_or_else(|| changes_key(prefix), |room| format!("{prefix}:{{{room}}}:changes"));
         let args = vec![after.to_string().into(), limit.to_string().into()];
-        let said: Vec<String> =
-            run(client, script, vec![key], args).await.map_err(|error| map_fault(error, Effect::Read))?;
+        let said: Vec<String> = run(client, script, vec![changes_key(prefix)], args)
+            .await
+            .map_err(|error| map_fault(error, Effect::Read))?;
         let Some((oldest, entries)) = said.split_first() else { return Err(nonsense()) };
         let mut changes = Vec::with_capacity(entries.len() / 4);
         for entry in entries.chunks(4) {
@@ -208,7 +224,8 @@ impl RedisChanges {
                 data: data.clone(),
             });
         }
-        Ok(ChangePage { changes, complete: is_complete(after, Place::parse(oldest)) })
+        let complete = is_complete(after, Place::parse(oldest)) && !changes.iter().any(Change::is_gap);
+        Ok(ChangePage { changes, complete })
     }
 }
 
@@ -227,17 +244,17 @@ mod tests {
         for n in 0..3 {
             log.append("event:wall", "count", n.to_string());
         }
-        let all = changes.read(None, "0", 10).await.unwrap();
+        let all = changes.read("0", 10).await.unwrap();
         assert!(all.complete);
         let data: Vec<_> = all.changes.iter().map(|change| change.data.as_str()).collect();
         assert_eq!(data, ["0", "1", "2"]);
         let first = &all.changes[0].id;
-        let page = changes.read(None, first, 1).await.unwrap();
+        let page = changes.read(first, 1).await.unwrap();
         assert_eq!((page.complete, page.changes[0].data.as_str()), (true, "1"));
         log.append("event:wall", "count", "3".to_owned());
         log.append("event:wall", "count", "4".to_owned());
-        assert!(!changes.read(None, first, 1).await.unwrap().complete);
-        let last = changes.read(None, &all.changes[2].id, 9).await.unwrap();
+        assert!(!changes.read(first, 1).await.unwrap().complete);
+        let last = changes.read(&all.changes[2].id, 9).await.unwrap();
         assert_eq!((last.complete, last.changes.len()), (true, 2));
     }
 
@@ -247,7 +264,7 @@ mod tests {
         log.append("event:wall", "count", "{}".to_owned());
         let changes = Changes::Memory(log);
         assert!(!changes.is_on());
-        assert!(changes.read(None, "0-0", 9).await.unwrap().changes.is_empty());
-        assert!(changes.read(None, "x", 9).await.is_err());
+        assert!(changes.read("0-0", 9).await.unwrap().changes.is_empty());
+        assert!(changes.read("x", 9).await.is_err());
     }
 }

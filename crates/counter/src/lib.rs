@@ -23,16 +23,16 @@ pub use api::{
     Lock, Op, Outcome, Restriction, RestrictionKind, Seed, StockItem, Swept, Thing, Update, UploadState,
     Viewer, Whom, Wish, reservation_room,
 };
-pub use changes::{Change, ChangeLog, ChangePage, Changes, RedisChanges};
+pub use changes::{
+    Change, ChangeLog, ChangePage, ChangeTarget, Changes, Moved, Mover, Outboxes, Outlet, RedisChanges,
+};
 pub use error::{Cap, CounterError, Current, Invalid, Refusal};
 pub use ingest::{
     DeadLetter, Depth, Entry, Failing, Fate, Ingest, IngestRules, Intake, MemoryIngest, RedisIngest, Replayed,
 };
 pub use limits::Limits;
 pub use memory::{Appended, Clock, Memory, Place, Sink};
-pub use redis::{
-    ChangeTarget, LOG_LUA, PublishMode, Redis, Route, Routed, Tally, TallyCall, log_lua, tally_lua,
-};
+pub use redis::{LOG_LUA, PublishMode, Redis, Route, Routed, Tally, TallyCall, log_lua, tally_lua};
 
 use std::time::Duration;
 

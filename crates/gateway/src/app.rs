@@ -220,6 +220,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
     spawn(&tasks, &stop, admin::obey(node.clone(), ordered));
     spawn(&tasks, &stop, heartbeat::keep_up(node.clone()));
     spawn(&tasks, &stop, heartbeat::sweep_holds(node.clone()));
+    spawn(&tasks, &stop, heartbeat::move_changes(node.clone()));
     spawn(&tasks, &stop, restrictions::keep(node.clone()));
     let verifier = node.clone();
     spawn(&tasks, &stop, async move { verifier.verifier.keep_fresh().await });
@@ -334,11 +335,16 @@ async fn connect(
             metrics::expect_redis();
             let broker = RedisBroker::connect(redis, incarnation, config.presence, tasks, stop).await?;
             let (servers, prefix) = (broker.servers(), &redis.prefix);
-            let limits = Limits { changes: redis.changes, ..Limits::default() };
-            let counter =
-                roomcast_counter::Redis::with(servers.clone(), prefix, limits, broker.publish_mode());
+            let target = broker.changes();
+            let counter = roomcast_counter::Redis::telling(
+                servers.clone(),
+                prefix,
+                Limits::default(),
+                broker.publish_mode(),
+                target.clone(),
+            );
             let ingest = RedisIngest::new(servers.clone(), prefix, ingest::rules(&config.ingest));
-            let changes = RedisChanges::new(servers, prefix, redis.changes);
+            let changes = RedisChanges::new(servers, prefix, target);
             Ok(Stores {
                 broker: Broker::Redis(broker),
                 counter: Counter::Redis(counter),

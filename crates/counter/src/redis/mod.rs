@@ -15,11 +15,12 @@ use fred::types::{Expiration, FromValue, Value};
 pub(crate) use fault::{Effect, map as map_fault};
 pub use route::{Route, Routed};
 pub use script::tally_lua;
-pub(crate) use script::{Script, run};
+pub(crate) use script::{Script, lock_script, run};
 
 use crate::{
-    Command, CommentPage, CommentsQuery, CounterError, Doc, Limits, Lock, LockAct, Op, Outcome, Restriction,
-    RestrictionKind, Seed, StockItem, Swept, Thing, Update, Whom, Wish, body,
+    ChangeTarget, Command, CommentPage, CommentsQuery, CounterError, Doc, Limits, Lock, LockAct, Op, Outcome,
+    Outlet, Restriction, RestrictionKind, Seed, StockItem, Swept, Thing, Update, Whom, Wish, body,
+    changes::OUTBOX_TTL,
     redis::{calls::Keys, script::Scripts},
     secret,
 };
@@ -38,42 +39,13 @@ use crate::{
 /// - `change_append(kind, json)` adds an entry to the stream of changes, where there is one; see [`log_lua`].
 pub const LOG_LUA: &str = include_str!("lua/log.lua");
 
-/// Which stream the changes of a script go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChangeTarget {
-    /// None is kept.
-    Off,
-    /// One stream for all rooms: on a single server, where a script may reach every key.
-    Shared {
-        /// Its key.
-        key: String,
-        /// Entries kept, about.
-        size: u64,
-    },
-    /// `{prefix}:{room}:changes`, in the room's own slot: in a cluster.
-    PerRoom {
-        /// Entries kept of each room, about.
-        size: u64,
-    },
-}
-
-impl ChangeTarget {
-    /// The right one for these servers: `size` entries, none where it is 0.
-    pub fn of(servers: &Routed, prefix: &str, size: u64) -> Self {
-        match size {
-            0 => Self::Off,
-            size if servers.is_cluster() => Self::PerRoom { size },
-            size => Self::Shared { key: changes_key(prefix), size },
-        }
-    }
-}
-
-/// The key of the stream that all rooms share.
+/// The key of the stream of all rooms' changes.
 pub(crate) fn changes_key(prefix: &str) -> String {
     format!("{prefix}:{{changes}}:log")
 }
 
-/// [`LOG_LUA`], told which kind of channel to publish on and where changes go.
+/// [`LOG_LUA`], told which kind of channel to publish on and where changes go. With a target that has outboxes, every
+/// call needs its [`Outlet`](crate::Outlet)'s key.
 pub fn log_lua(mode: PublishMode, changes: &ChangeTarget) -> String {
     let via = match mode {
         PublishMode::Plain => "",
@@ -83,7 +55,11 @@ pub fn log_lua(mode: PublishMode, changes: &ChangeTarget) -> String {
         ChangeTarget::Off => String::new(),
         // A prefix is plain text, so Rust's quotes are Lua's.
         ChangeTarget::Shared { key, size } => format!("changes_size, changes_key = {size}, {key:?}\n"),
-        ChangeTarget::PerRoom { size } => format!("changes_size = {size}\n"),
+        // The last key is the outbox; behind this, a script has its own only.
+        ChangeTarget::Outbox(outboxes) => {
+            let (size, ttl) = (outboxes.size(), OUTBOX_TTL.as_millis());
+            format!("changes_size, changes_key, changes_ttl = {size}, table.remove(KEYS), {ttl}\n")
+        }
     };
     format!("{LOG_LUA}{via}{changes}")
 }
@@ -132,6 +108,7 @@ struct Shared {
     client: Routed,
     prefix: String,
     limits: Limits,
+    changes: ChangeTarget,
     scripts: Scripts,
 }
 
@@ -152,8 +129,20 @@ impl Redis {
     /// A store with these limits and this kind of channel.
     pub fn with(client: impl Into<Routed>, prefix: &str, limits: Limits, mode: PublishMode) -> Self {
         let client = client.into();
-        let scripts = Scripts::new(mode, &ChangeTarget::of(&client, prefix, limits.changes));
-        Self(Arc::new(Shared { client, prefix: prefix.to_owned(), limits, scripts }))
+        let changes = ChangeTarget::of(&client, prefix, limits.changes);
+        Self::telling(client, prefix, limits, mode, changes)
+    }
+
+    /// A store whose changes go where those of others do, too, whatever the limits say.
+    pub fn telling(
+        client: impl Into<Routed>,
+        prefix: &str,
+        limits: Limits,
+        mode: PublishMode,
+        changes: ChangeTarget,
+    ) -> Self {
+        let scripts = Scripts::new(mode, &changes);
+        Self(Arc::new(Shared { client: client.into(), prefix: prefix.to_owned(), limits, changes, scripts }))
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -162,7 +151,8 @@ impl Redis {
 
     pub(crate) async fn apply(&self, command: &Command) -> Result<Outcome, CounterError> {
         let Shared { client, limits, scripts, .. } = &*self.0;
-        let (script, keys, args) = calls::apply(scripts, &self.keys(&command.room), limits, command)?;
+        let (script, mut keys, args) = calls::apply(scripts, &self.keys(&command.room), limits, command)?;
+        let _outlet = self.outlet(&mut keys);
         let stocking = matches!(command.op, Op::Stock { .. });
         // Told to the sweep before and after: whoever takes a room off the list between its reading and the first
         // item's making is found out by the second.
@@ -200,7 +190,8 @@ impl Redis {
 
     pub(crate) async fn restore(&self, room: &str, seeds: &[Seed]) -> Result<u64, CounterError> {
         let Shared { client, limits, scripts, .. } = &*self.0;
-        let (keys, args) = calls::restore(&self.keys(room), limits, seeds)?;
+        let (mut keys, args) = calls::restore(&self.keys(room), limits, seeds)?;
+        let _outlet = self.outlet(&mut keys);
         let reply: Vec<String> = run(client, &scripts.restore, keys, args)
             .await
             .map_err(|error| fault::map(error, Effect::Write))?;
@@ -263,12 +254,14 @@ impl Redis {
 
     pub(crate) async fn stock(&self, room: &str) -> Result<Vec<StockItem>, CounterError> {
         let Shared { limits, scripts, .. } = &*self.0;
-        let (keys, args) = calls::stock(&self.keys(room), limits)?;
+        let (mut keys, args) = calls::stock(&self.keys(room), limits)?;
+        let _outlet = self.outlet(&mut keys);
         let reply: Vec<String> = self.read(&scripts.stock_read, keys, args).await?;
         items_of(&reply)
     }
 
-    /// How a script of somebody else reads this room's counters and items with [`tally_lua`].
+    /// How a script of somebody else reads this room's counters and items with [`tally_lua`]. That may end holds, so
+    /// their [`Outlet`] is the caller's to add.
     pub fn tally(&self, room: &str) -> Result<TallyCall, CounterError> {
         let (keys, args) = calls::stock(&self.keys(room), &self.0.limits)?;
         Ok(TallyCall { keys, args })
@@ -292,7 +285,8 @@ impl Redis {
         let mut swept = Swept::default();
         for pair in taken.chunks_exact(2) {
             let [room, lease] = pair else { continue };
-            let (keys, args) = calls::stock(&self.keys(room), limits)?;
+            let (mut keys, args) = calls::stock(&self.keys(room), limits)?;
+            let _outlet = self.outlet(&mut keys);
             let (ended, again): (String, String) = self.write(&scripts.sweep, keys, args).await?;
             swept.rooms += 1;
             swept.expired += calls::number(&ended)?;
@@ -389,6 +383,13 @@ impl Redis {
         let all: Vec<(String, String)> =
             self.0.client.hgetall(key).await.map_err(|error| fault::map(error, Effect::Read))?;
         all.iter().map(|(field, until)| calls::restriction(field, until)).collect()
+    }
+
+    /// Puts the way out for a step's changes behind its keys. Hold it until the step is over.
+    fn outlet(&self, keys: &mut Vec<String>) -> Outlet {
+        let outlet = self.0.changes.outlet(keys.first().map(String::as_str).unwrap_or_default());
+        outlet.extend(keys);
+        outlet
     }
 
     /// Puts a room at the head of the sweep's list.

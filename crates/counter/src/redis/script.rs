@@ -6,7 +6,8 @@ use fred::{
     util::redis_keyslot,
 };
 
-use super::{ChangeTarget, PublishMode, Routed, log_lua};
+use super::{LOG_LUA, PublishMode, Routed, log_lua};
+use crate::ChangeTarget;
 
 const ROOM_LUA: &str = include_str!("lua/room.lua");
 const STOCK_LUA: &str = include_str!("lua/stock.lua");
@@ -17,7 +18,13 @@ pub fn tally_lua() -> String {
     format!("{ROOM_LUA}{STOCK_LUA}{}", include_str!("lua/tally.lua"))
 }
 
+/// The script of a lease, under this name.
+pub(crate) fn lock_script(name: &'static str) -> Script {
+    Script::new(name, format!("{LOG_LUA}{}", include_str!("lua/lock.lua")))
+}
+
 /// A script, and the name under which its times are counted.
+#[derive(Debug)]
 pub(crate) struct Script {
     name: &'static str,
     script: scripts::Script,
@@ -60,7 +67,8 @@ impl Scripts {
         let log = log_lua(mode, changes);
         let step = |name, body: &str| Script::new(name, format!("{log}{ROOM_LUA}{body}"));
         let stock = |name, body: &str| step(name, &format!("{STOCK_LUA}{body}"));
-        let alone = |name, body: &str| Script::new(name, format!("{log}{body}"));
+        // Of no room, so of no interest to a reader of changes.
+        let alone = |name, body: &str| Script::new(name, format!("{LOG_LUA}{body}"));
         Self {
             like: step("like", include_str!("lua/like.lua")),
             count: step("count", include_str!("lua/count.lua")),
@@ -80,7 +88,7 @@ impl Scripts {
             sweep_done: Script::new("sweep_done", include_str!("lua/sweep_done.lua")),
             claim: alone("claim", include_str!("lua/claim.lua")),
             unclaim: Script::new("unclaim", include_str!("lua/unclaim.lua")),
-            lock: alone("lock", include_str!("lua/lock.lua")),
+            lock: lock_script("lock"),
             restrict: alone("restrict", include_str!("lua/restrict.lua")),
             restore: step("restore", include_str!("lua/restore.lua")),
             end_room: Script::new("end_room", include_str!("lua/end_room.lua")),

@@ -9,6 +9,7 @@ mod files;
 mod ingest;
 mod log;
 mod moderation;
+mod moving;
 mod people;
 mod races;
 mod restore;

@@ -2,15 +2,13 @@
 
 use fred::interfaces::{KeysInterface, StreamsInterface};
 use roomcast_counter::{
-    Cap, Changes, Counter, CounterError, Decision, Limits, Op, Outcome, PublishMode, Redis, RedisChanges,
-    Seed,
+    Cap, ChangeTarget, Changes, CounterError, Decision, Limits, Op, Outcome, RedisChanges, Seed,
 };
 use serde_json::{Value, json};
 
 use crate::{
     contract,
-    server::Server,
-    stage::{ROOM, Stage, command, comment, count, like, pending},
+    stage::{ROOM, Stage, comment, count, like, pending},
 };
 
 contract!(
@@ -18,6 +16,12 @@ contract!(
     a_restore_sent_again_changes_nothing,
     bad_seeds_change_nothing,
 );
+
+/// The stream of changes, of so many.
+fn stream(stage: &Stage, size: u64) -> Changes {
+    let target = ChangeTarget::of(&stage.client().clone().into(), "rc", size);
+    Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", target))
+}
 
 fn seed(target: &str, counter: &str, value: u64) -> Seed {
     Seed { target: target.into(), counter: counter.into(), value }
@@ -92,7 +96,7 @@ async fn a_restore_keeps_the_caps() {
 #[tokio::test]
 async fn what_becomes_of_a_comment_is_in_the_stream() {
     let stage = Stage::redis_with(Limits { changes: 1_000, ..Limits::default() }).await;
-    let changes = Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", 1_000));
+    let changes = stream(&stage, 1_000);
     let mut ids = Vec::new();
     for text in ["yes \"x\"", "no"] {
         let Outcome::Comment { comment, .. } = stage.did("ann/1", pending("p/1", text)).await else {
@@ -107,7 +111,7 @@ async fn what_becomes_of_a_comment_is_in_the_stream() {
         stage.did("mod", Op::DeleteComment { comment: comment.clone() }).await;
         stage.did("mod", Op::DeleteComment { comment: comment.clone() }).await;
     }
-    let page = changes.read(None, "0", 100).await.expect("read");
+    let page = changes.read("0", 100).await.expect("read");
     let told: Vec<(&str, Value)> = page
         .changes
         .iter()
@@ -137,7 +141,7 @@ async fn what_becomes_of_a_comment_is_in_the_stream() {
 #[tokio::test]
 async fn every_change_is_in_the_stream_in_the_order_of_the_steps() {
     let stage = Stage::redis_with(Limits { changes: 1_000, ..Limits::default() }).await;
-    let changes = Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", 1_000));
+    let changes = stream(&stage, 1_000);
     assert!(changes.is_on());
     stage.did("ann \"x\"", like("p/1", true)).await;
     stage.did("ann", count("p/1", "view", 5, Some("k"))).await;
@@ -146,7 +150,7 @@ async fn every_change_is_in_the_stream_in_the_order_of_the_steps() {
     stage.did("ann", comment("p/1", "hello", None)).await;
     stage.did("ann", pending("p/1", "later")).await;
     stage.one().restore(ROOM, &[seed("p/9", "view", 4)]).await.expect("restored");
-    let page = changes.read(None, "0", 100).await.expect("read");
+    let page = changes.read("0", 100).await.expect("read");
     assert!(page.complete);
     let kinds: Vec<_> = page.changes.iter().map(|change| change.kind.as_str()).collect();
     assert_eq!(kinds, ["like", "count", "comment", "event", "comment", "restore"]);
@@ -162,40 +166,23 @@ async fn every_change_is_in_the_stream_in_the_order_of_the_steps() {
     assert_eq!((&data[3]["offset"], &data[3]["event"]["data"]["text"]), (&json!(1), &json!("hello")));
     assert_eq!(data[4]["state"], "pending");
     assert_eq!((&data[5]["counter"], &data[5]["value"]), (&json!("view"), &json!(4)));
-    let rest = changes.read(None, &page.changes[2].id, 2).await.expect("read");
+    let rest = changes.read(&page.changes[2].id, 2).await.expect("read");
     assert_eq!((rest.complete, rest.changes[0].kind.as_str(), rest.changes.len()), (true, "event", 2));
 }
 
 #[tokio::test]
 async fn the_stream_is_bounded_and_a_late_reader_is_told() {
     let stage = Stage::redis_with(Limits { changes: 100, ..Limits::default() }).await;
-    let changes = Changes::Redis(RedisChanges::new(stage.client().clone(), "rc", 100));
+    let changes = stream(&stage, 100);
     stage.did("ann", count("p/1", "view", 1, None)).await;
-    let first = changes.read(None, "0", 1).await.expect("read").changes.remove(0);
+    let first = changes.read("0", 1).await.expect("read").changes.remove(0);
     for _ in 0..500 {
         stage.did("ann", count("p/1", "view", 1, None)).await;
     }
     let kept: u64 = stage.client().xlen("rc:{changes}:log").await.expect("a length");
     assert!((100..=300).contains(&kept), "{kept}");
-    assert!(!changes.read(None, &first.id, 10).await.expect("read").complete);
+    assert!(!changes.read(&first.id, 10).await.expect("read").complete);
     let _gone: u64 = stage.client().del("rc:{changes}:log").await.expect("gone");
-    let late = changes.read(None, &first.id, 10).await.expect("read");
+    let late = changes.read(&first.id, 10).await.expect("read");
     assert!(!late.complete && late.changes.is_empty());
-}
-
-#[tokio::test]
-async fn in_a_cluster_changes_stay_in_the_rooms_slot() {
-    let server = Server::start_cluster();
-    let limits = Limits { changes: 1_000, ..Limits::default() };
-    let client = server.client().await;
-    let node = Counter::Redis(Redis::with(client.clone(), "rc", limits, PublishMode::Plain));
-    node.apply(command("ann", count("p/1", "view", 1, None))).await.expect("applied");
-    node.restore(ROOM, &[seed("p/2", "view", 3)]).await.expect("restored");
-    let kept: u64 = client.xlen(format!("rc:{{{ROOM}}}:changes")).await.expect("a length");
-    assert_eq!(kept, 2);
-    let changes = Changes::Redis(RedisChanges::new(client, "rc", 1_000));
-    assert!(changes.is_per_room());
-    let page = changes.read(Some(ROOM), "0", 10).await.expect("read");
-    let kinds: Vec<_> = page.changes.iter().map(|change| change.kind.as_str()).collect();
-    assert_eq!(kinds, ["count", "restore"]);
 }

@@ -20,6 +20,8 @@ const KEYFRAMES: u64 = 10;
 const SWEEP: Duration = Duration::from_millis(250);
 /// Rooms taken at once: one short step each.
 const SWEEP_ROOMS: u32 = 64;
+/// How often changes are copied, in a cluster.
+const MOVE: Duration = Duration::from_millis(50);
 /// How often histograms are folded and idle addresses forgotten.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -92,6 +94,27 @@ pub(super) async fn sweep_holds(node: Arc<Node>) {
             Ok(swept) if swept.expired > 0 => tracing::debug!(?swept, "expired holds were taken back"),
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "expired holds could not be looked for"),
+        }
+    }
+}
+
+/// In a cluster, brings the changes of all slots into the one stream. One node at a time copies; the others tell it where
+/// there is something.
+pub(super) async fn move_changes(node: Arc<Node>) {
+    let Some(mut mover) = node.backend.changes.mover(&node.incarnation) else { return };
+    let mut tick = interval(MOVE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match mover.step(now().instant).await {
+            Ok(moved) if moved.gaps > 0 => {
+                tracing::warn!(
+                    ?moved,
+                    "changes were given up before they could be copied: changes.size is too small"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "changes could not be copied"),
         }
     }
 }

@@ -301,7 +301,7 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
     node_row("ingest.remember", Field::Duration(|d| &mut d.config.ingest.remember), "time",
         "How long the id of a webhook is known: senders retry for hours, some for a day."),
     node_row("changes.size", Field::Length(|d| &mut d.config.changes), "changes",
-        "Durable changes kept for back ends that read /api/v1/changes, about; in a cluster per room. About 500 bytes each; 0 keeps none."),
+        "Durable changes kept for back ends that read /api/v1/changes, about. About 500 bytes each; 0 keeps none."),
     node_row("drain.balancer_delay", Field::Delay(|d| &mut d.config.drain.balancer_delay, LONG_DELAY), "time",
         "From \"not ready\" to the first goaway: two looks of a balancer that checks every 2 s."),
     node_row("drain.spread", Field::Delay(|d| &mut d.config.drain.spread, LONG_DELAY), "time",

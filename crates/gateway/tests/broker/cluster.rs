@@ -21,12 +21,12 @@ use crate::{
     world::{Node, World, connect, numbered, report, room, settings},
 };
 
-struct Cluster {
-    servers: Vec<RedisServer>,
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<RedisServer>,
 }
 
 impl Cluster {
-    async fn start(replicas: usize) -> Self {
+    pub(crate) async fn start(replicas: usize) -> Self {
         let servers: Vec<_> = (0..3 * (1 + replicas)).map(|_| server()).collect();
         let cluster = Self { servers };
         let mut create = Command::new("redis-cli");
@@ -49,7 +49,7 @@ impl Cluster {
         cluster
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}?node=127.0.0.1:{}", self.servers[0].port, self.servers[1].port)
     }
 
@@ -61,7 +61,7 @@ impl Cluster {
     }
 
     /// The number of the server that owns the room's slot, as the servers say.
-    fn owner(&self, room: &RoomName) -> usize {
+    pub(crate) fn owner(&self, room: &RoomName) -> usize {
         let key = format!("rc:{{{room}}}:meta");
         let owns = |server: &RedisServer| {
             let answer = server.command(&["EXISTS", &key]);
@@ -201,7 +201,7 @@ async fn a_silent_master_is_refused_at_once_and_the_other_rooms_notice_nothing()
         changes: roomcast_counter::Changes::Redis(roomcast_counter::RedisChanges::new(
             redis.servers(),
             "rc",
-            0,
+            redis.changes(),
         )),
     };
     let open = Duration::from_secs(5);

@@ -6,6 +6,7 @@ mod contract;
 mod encrypted;
 mod frozen;
 mod local;
+mod moving;
 mod proxy;
 mod redis;
 mod refusals;

@@ -181,6 +181,55 @@ async fn a_waiting_reader_is_answered_when_something_changes() {
     }
 }
 
+/// Two nodes over a cluster, and the one that copies leaves in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_one_stream_has_the_changes_of_all_rooms_whichever_node_stops() {
+    let redis = RedisServer::start_cluster();
+    let url = format!("redis-cluster://127.0.0.1:{}", redis.port);
+    let a = TestNode::start(&[("redis.url", &url), ("node", "a")], Backing::Redis).await;
+    let b = TestNode::start(&[("redis.url", &url), ("node", "b")], Backing::Redis).await;
+    let callers = [Caller::new(a.internal), Caller::new(b.internal)];
+    let rooms: Vec<String> = (0..12).map(|n| format!("event:{n}")).collect();
+    let write = async |caller: &Caller, room: &str, n: u64| {
+        let event = json!({ "room": room, "event": "photo", "data": n });
+        assert_eq!(caller.post("/api/v1/publish", &event).await.status, 200);
+        let count = json!({ "room": room, "target": "p/1", "counter": "view", "by": 1, "user": "ann" });
+        assert_eq!(caller.post("/api/v1/count", &count).await.status, 200);
+    };
+    for room in &rooms {
+        for n in 0..4 {
+            write(&callers[usize::from(n % 2 == 1)], room, n).await;
+        }
+    }
+    a.stop().await;
+    let [_, caller] = &callers;
+    for room in &rooms {
+        write(caller, room, 4).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let (mut told, mut cursor) = (Vec::new(), "0-0".to_owned());
+    while told.len() < rooms.len() * 10 {
+        assert!(Instant::now() < deadline, "{} changes were told", told.len());
+        let page = caller.get(&format!("/api/v1/changes?after={cursor}&limit=50&wait_ms=1000")).await.body;
+        assert_eq!(page["complete"], true);
+        page["cursor"].as_str().expect("a cursor").clone_into(&mut cursor);
+        told.extend(page["changes"].as_array().expect("changes").clone());
+    }
+    for room in &rooms {
+        let of_room: Vec<_> = told
+            .iter()
+            .filter(|change| change["room"] == **room)
+            .map(|change| match change["kind"].as_str().expect("a kind") {
+                "event" => ("event", change["data"]["event"]["data"].as_u64().expect("a number")),
+                _ => ("count", change["data"]["value"].as_u64().expect("a number")),
+            })
+            .collect();
+        let expected: Vec<_> = (0..5).flat_map(|n| [("event", n), ("count", n + 1)]).collect();
+        assert_eq!(of_room, expected, "{room}");
+    }
+    b.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_size_no_changes_are_kept() {
     let settings = [("changes.size", "0")];

@@ -7,9 +7,9 @@
 -- 'SPUBLISH' where the node uses sharded channels: a script may assign it before it calls anything.
 local publish_via = 'PUBLISH'
 
--- The stream of durable changes: how many entries it keeps (0: there is none), and its key. Assigned right behind this
--- text, like publish_via. Without a key it is the room's own, for a cluster, where a script stays in one slot.
-local changes_size, changes_key = 0, nil
+-- Where durable changes go: how many entries are kept (0: there are none), the stream, and how long it outlives the last
+-- (nil: for ever). Assigned right behind this text, like publish_via.
+local changes_size, changes_key, changes_ttl = 0, nil, nil
 
 -- Lua's numbers are doubles: exact up to 2^53, but tostring() would write large ones with an exponent.
 local function int_text(n)
@@ -31,11 +31,10 @@ local function change_append(kind, json)
   if changes_size == 0 then
     return
   end
-  local own, room = string.match(KEYS[1], '^(.-{(.-)}:)')
-  local key = changes_key or (own .. 'changes')
-  redis.call('XADD', key, 'MAXLEN', '~', int_text(changes_size), '*', 'k', kind, 'r', room, 'd', json)
-  if not changes_key then
-    redis.call('PEXPIRE', key, 604800000)
+  local room = string.match(KEYS[1], '{(.-)}:')
+  redis.call('XADD', changes_key, 'MAXLEN', '~', int_text(changes_size), '*', 'k', kind, 'r', room, 'd', json)
+  if changes_ttl then
+    redis.call('PEXPIRE', changes_key, int_text(changes_ttl))
   end
 end
 

@@ -8,6 +8,7 @@ use std::{
 use fred::types::Value;
 use futures_util::future::join_all;
 use roomcast_core::permission::HistoryRules;
+use roomcast_counter::ChangeTarget;
 use roomcast_protocol::{Offset, Position, RoomName};
 use sha2::{Digest, Sha256};
 
@@ -38,6 +39,7 @@ pub(super) struct Log {
     pub(super) scripts: Arc<Scripts>,
     pub(super) commands: Commands,
     pub(super) witnesses: Arc<Witnesses>,
+    pub(super) changes: ChangeTarget,
 }
 
 impl Log {
@@ -73,6 +75,8 @@ impl Log {
             names.extend(key.as_ref().map(|key| keys.key(room, key)));
             args.extend([body.into(), hash.into()]);
         }
+        let outlet = self.changes.outlet(&names[0]);
+        outlet.extend(&mut names);
         let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
         let (outcomes, []) = answer.as_chunks::<4>() else { return Err(nonsense("publish")) };
         if outcomes.len() != publications.len() {
@@ -202,7 +206,10 @@ impl Log {
                 break;
             }
         }
-        let names = vec![keys.meta(room), keys.log(room), keys.presence(room), keys.presence_pushed(room)];
+        let mut names =
+            vec![keys.meta(room), keys.log(room), keys.presence(room), keys.presence_pushed(room)];
+        let outlet = self.changes.outlet(&names[0]);
+        outlet.extend(&mut names);
         let args = vec![
             keys.channel(room).into(),
             new_epoch()?.into(),

@@ -165,7 +165,13 @@ impl RedisBroker {
         });
         tasks.spawn(news.follow(context.cancel.clone()));
 
-        let log = Log { keys: keys.clone(), scripts: scripts.clone(), commands: commands.clone(), witnesses };
+        let log = Log {
+            keys: keys.clone(),
+            scripts: scripts.clone(),
+            commands: commands.clone(),
+            witnesses,
+            changes,
+        };
         let addresses = Arc::new(Addresses::new(
             node,
             presence.lease,
@@ -183,6 +189,11 @@ impl RedisBroker {
     /// The way to the servers, for the counter store and whatever else is in Redis.
     pub fn servers(&self) -> Routed {
         Routed::from(Arc::new(self.0.commands.clone()) as Arc<dyn Route>)
+    }
+
+    /// Where the changes go, for the counter store and for whoever reads them.
+    pub fn changes(&self) -> ChangeTarget {
+        self.0.log.changes.clone()
     }
 
     /// Which channels the nodes subscribe to, for the counter store.

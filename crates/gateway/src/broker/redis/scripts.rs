@@ -34,9 +34,11 @@ pub(super) struct Named {
 
 impl Scripts {
     pub(super) fn new(mode: PublishMode, changes: &ChangeTarget) -> Self {
-        let shared = log_lua(mode, changes);
+        // Only what changes something is called with its way out for changes.
+        let (shared, changing) = (log_lua(mode, &ChangeTarget::Off), log_lua(mode, changes));
         let plain = |name, text: &str| Named { name, script: Script::from_lua(text) };
         let log = |name, text: &str| plain(name, &format!("{shared}{text}"));
+        let change = |name, text: &str| plain(name, &format!("{changing}{text}"));
         let presence = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/presence.lua")));
         // As functions with keys and arguments of their own, so that each part is the script that it is alone.
         let part = |name: &str, text: &str| format!("local function {name}(KEYS, ARGV)\n{text}\nend\n");
@@ -52,11 +54,11 @@ impl Scripts {
         .concat();
         let nodes = |name, text: &str| log(name, &format!("{}{text}", include_str!("lua/nodes.lua")));
         Self {
-            publish: log("publish", include_str!("lua/publish.lua")),
+            publish: change("publish", include_str!("lua/publish.lua")),
             history: plain("history", include_str!("lua/history.lua")),
-            snapshot: log("snapshot", &snapshot),
+            snapshot: change("snapshot", &snapshot),
             forget_keys: plain("forget_keys", include_str!("lua/forget_keys.lua")),
-            end_room: log("end_room", include_str!("lua/end_room.lua")),
+            end_room: change("end_room", include_str!("lua/end_room.lua")),
             verify: log("verify", include_str!("lua/verify.lua")),
             presence_update: presence("presence_update", include_str!("lua/presence_update.lua")),
             presence_members: presence("presence_members", include_str!("lua/presence_members.lua")),

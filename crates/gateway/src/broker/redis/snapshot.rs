@@ -29,6 +29,9 @@ impl RedisBroker {
             names.extend(part_names);
             args.extend(part_args);
         }
+        // Whoever looks at the items may be the one who ends a hold.
+        let outlet = inner.log.changes.outlet(&names[0]);
+        outlet.extend(&mut names);
         let scripts = &inner.context.scripts;
         let answer: Vec<String> =
             inner.commands.run(&scripts.snapshot, names, args, Effect::Harmless).await?;

@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use roomcast_counter::{Change, Changes, Seed};
+use roomcast_counter::{Change, Seed};
 use roomcast_protocol::{ErrorCode, RoomName};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
@@ -37,8 +37,8 @@ pub(super) struct From {
     limit: Option<u32>,
     /// How long to wait for the first change.
     wait_ms: Option<u64>,
-    /// In a cluster, where each room has a stream of its own.
-    room: Option<RoomName>,
+    /// Refused: who names a room expects less than is told.
+    room: Option<String>,
 }
 
 /// `{changes: [{id, kind, room, data}], cursor, complete}`, oldest first. `complete: false`: something behind `after` was
@@ -54,12 +54,16 @@ pub(super) async fn read(
     let after = from.after.unwrap_or_else(|| "0-0".to_owned());
     let limit = from.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
     let wait = Duration::from_millis(from.wait_ms.unwrap_or_default()).min(MAX_WAIT);
-    let room = room_wanted(changes, from.room)?;
-    let place = changes.place(room.as_deref());
+    if from.room.is_some() {
+        return Err(Problem::new(
+            ErrorCode::BadFrame,
+            "one stream holds the changes of all rooms: leave out the room",
+        ));
+    }
     let deadline = Instant::now() + wait;
     let page = loop {
-        let read = changes.read(room.as_deref(), &after, limit);
-        let page = node.backend.at(&place).read(read).await.map_err(Problem::from)?;
+        let read = changes.read(&after, limit);
+        let page = node.backend.at(changes.place()).read(read).await.map_err(Problem::from)?;
         let left = deadline.saturating_duration_since(Instant::now());
         if !page.changes.is_empty() || !page.complete || left.is_zero() {
             break page;
@@ -67,23 +71,9 @@ pub(super) async fn read(
         sleep(LOOK.min(left)).await;
     };
     let cursor = page.changes.last().map_or(after.as_str(), |last| last.id.as_str());
-    let changes: Result<Vec<Told<'_>>, Problem> = page.changes.iter().map(Told::of).collect();
+    let changes: Result<Vec<Told<'_>>, Problem> =
+        page.changes.iter().filter(|change| !change.is_gap()).map(Told::of).collect();
     Ok(Json(Page { changes: changes?, cursor, complete: page.complete }).into_response())
-}
-
-/// One stream for all rooms, or one for each: the caller has to know which.
-fn room_wanted(changes: &Changes, room: Option<RoomName>) -> Result<Option<String>, Problem> {
-    match (changes.is_per_room(), room) {
-        (true, None) => Err(Problem::new(
-            ErrorCode::BadFrame,
-            "in a Redis Cluster each room has a stream of changes of its own: name the room",
-        )),
-        (false, Some(_)) => Err(Problem::new(
-            ErrorCode::BadFrame,
-            "one stream holds the changes of all rooms: leave out the room",
-        )),
-        (_, room) => Ok(room.map(|room| room.to_string())),
-    }
 }
 
 #[derive(Serialize)]

@@ -26,6 +26,31 @@ impl RedisServer {
         Self::start_with(true)
     }
 
+    /// A cluster of one server, which owns every slot.
+    pub fn start_cluster() -> Self {
+        let port = free_port();
+        let dir = tempfile::tempdir().expect("a directory for Redis");
+        let bus = free_port().to_string();
+        let more = ["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--cluster-port", &bus];
+        let child = spawn_with(port, false, &dir, &more);
+        let server = Self { child, port, durable: false, dir };
+        let mut asked = vec!["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let answer = Command::new("redis-cli").args(["-p", &port.to_string()]).args(&asked).output();
+            let answer = answer.expect("redis-cli is needed by this test: apt-get install redis-tools");
+            let said = String::from_utf8_lossy(&answer.stdout).into_owned();
+            if said.contains("cluster_state:ok") {
+                return server;
+            }
+            if said.starts_with("OK") {
+                asked = vec!["CLUSTER", "INFO"];
+            }
+            assert!(Instant::now() < deadline, "the cluster does not come up: {said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn start_with(durable: bool) -> Self {
         let port = free_port();
         let dir = tempfile::tempdir().expect("a directory for Redis");
@@ -56,6 +81,10 @@ impl Drop for RedisServer {
 }
 
 fn spawn(port: u16, durable: bool, dir: &tempfile::TempDir) -> Child {
+    spawn_with(port, durable, dir, &[])
+}
+
+fn spawn_with(port: u16, durable: bool, dir: &tempfile::TempDir, more: &[&str]) -> Child {
     let keep = if durable {
         ["--appendonly", "yes", "--appendfsync", "always"]
     } else {
@@ -64,6 +93,7 @@ fn spawn(port: u16, durable: bool, dir: &tempfile::TempDir) -> Child {
     let child = Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(keep)
+        .args(more)
         .arg("--dir")
         .arg(dir.path())
         .stdout(Stdio::null())
