@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod bucket;
 pub mod continuity;
 pub mod counts;
+pub mod events;
 pub mod gather;
 pub mod limits;
 pub mod pace;

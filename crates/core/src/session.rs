@@ -19,6 +19,7 @@ use roomcast_protocol::{
 
 use crate::{
     bucket::TokenBucket,
+    events::may_say,
     limits::Limits,
     permission::{Access, Identity, Namespaces, Role, Rules},
 };
@@ -32,8 +33,6 @@ pub const MAX_BREACHES: u32 = 100;
 pub const MAX_BAD_FRAMES: u32 = 20;
 /// How long before its end a token's holder is told.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(60);
-/// How the names of events begin that only admins and services publish.
-pub const ADMIN_EVENTS: &str = "admin:";
 /// Events or members in one answer unless asked for fewer or more.
 pub const DEFAULT_PAGE: usize = 100;
 /// Events or members in one answer at most.
@@ -371,13 +370,8 @@ impl Session {
         }
     }
 
-    /// Whoever reads `admin:…` takes it for the word of an admin: nobody below says it, in any room.
     fn event_name(&self, event: &str) -> Result<(), Failure> {
-        let may = self.who.as_ref().is_some_and(|who| who.role >= Role::Admin);
-        if may || !event.starts_with(ADMIN_EVENTS) {
-            return Ok(());
-        }
-        Err(Failure::new(ErrorCode::Forbidden, "events named admin:… are for admins"))
+        may_say(self.who.as_ref().map_or(Role::Guest, |who| who.role), event)
     }
 
     /// Only who may be in the room `admin` operates the hub.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use roomcast_protocol::{Codec, Message};
 
 use super::*;
-use crate::{limits::Cap, permission::RoomPatterns};
+use crate::{events::HUB_EVENTS, limits::Cap, permission::RoomPatterns};
 
 struct Rig {
     session: Session,
@@ -362,15 +362,16 @@ fn an_admin_operates_no_longer_than_the_role_holds_and_not_with_a_token_for_othe
 }
 
 #[test]
-fn the_word_of_an_admin_is_said_by_admins_and_services_alone() {
+fn the_word_of_an_admin_or_of_the_hub_is_said_by_admins_and_services_alone() {
     for &role in Role::ALL {
         let mut rig = Rig::open(role, |_| {});
         rig.session.joined(room("event:wall"));
         for op in ["publish", "signal"] {
-            let frame =
-                format!(r#"{{"op":"{op}","room":"event:wall","event":"admin:notification","data":1}}"#);
-            let refused = rig.say(&frame).error == Some(ErrorCode::Forbidden);
-            assert_eq!(refused, role < Role::Admin, "{role:?} {op}");
+            for event in HUB_EVENTS.into_iter().chain(["admin:notification"]) {
+                let frame = format!(r#"{{"op":"{op}","room":"event:wall","event":"{event}","data":1}}"#);
+                let refused = rig.say(&frame).error == Some(ErrorCode::Forbidden);
+                assert_eq!(refused, role < Role::Admin, "{role:?} {op} {event}");
+            }
         }
     }
 }

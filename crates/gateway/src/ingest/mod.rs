@@ -11,7 +11,10 @@ mod signature;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, extract::DefaultBodyLimit, middleware::from_fn_with_state, routing};
-use roomcast_core::permission::{Audience, Rules};
+use roomcast_core::{
+    events::may_say,
+    permission::{Audience, Role, Rules},
+};
 use roomcast_counter::{Entry, Failing, Fate, Ingest, IngestRules};
 use roomcast_protocol::{Data, ErrorCode, Failure, RoomName};
 use serde::Deserialize;
@@ -218,6 +221,9 @@ fn destination(
     let event = settings.event.clone().or(named.event).unwrap_or_else(|| source.to_owned());
     if !(1..=MAX_EVENT).contains(&event.len()) || event.chars().any(char::is_control) {
         return Err(bad(format!("event must be 1 to {MAX_EVENT} characters")));
+    }
+    if settings.event.is_none() {
+        may_say(Role::Member, &event)?;
     }
     if rules.moderated && event == "comment" {
         let message = "in a moderated namespace only the comment operation makes comments";

@@ -13,8 +13,9 @@ mod past;
 use std::{future::Future, pin::Pin, rc::Rc, time::Instant};
 
 use roomcast_core::{
+    events::ADMIN_EVENTS,
     permission::{Identity, Rules},
-    session::{ADMIN_EVENTS, Task},
+    session::Task,
 };
 use roomcast_counter::Wish;
 use roomcast_protocol::{

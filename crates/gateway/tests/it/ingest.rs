@@ -125,6 +125,10 @@ async fn what_cannot_become_an_event_is_refused_at_the_door() {
         (400, "bad_room".to_owned())
     );
     assert_eq!(status("open", &json!({ "uuid": "a", "room": "event:x", "event": "\n" })).await.0, 400);
+    for event in ["upload", "comment_deleted", "admin:notification"] {
+        let body = json!({ "uuid": "a", "room": "event:x", "event": event });
+        assert_eq!(status("open", &body).await, (403, "forbidden".to_owned()), "{event}");
+    }
     let large = json!({ "uuid": "a", "x": "x".repeat(1024 * 1024) });
     assert_eq!(status("shop", &large).await, (413, "too_large".to_owned()));
     assert_eq!(
