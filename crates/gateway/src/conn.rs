@@ -76,6 +76,8 @@ pub struct Conn {
     pub place: RefCell<Option<Place>>,
     /// The rooms it sits in.
     pub seats: RefCell<Vec<Seat>>,
+    /// Rooms that it was put out of, for its session to hear.
+    pub put_out: RefCell<Vec<RoomName>>,
     /// When its token ends: guarded rooms deliver nothing after it.
     pub expires: Cell<Option<Instant>>,
     stream: TcpStream,
@@ -118,6 +120,7 @@ impl Conn {
             user: RefCell::new(None),
             place: RefCell::new(None),
             seats: RefCell::new(Vec::new()),
+            put_out: RefCell::new(Vec::new()),
             expires: Cell::new(None),
             stream,
             outbox: RefCell::new(Outbox::default()),

@@ -26,8 +26,9 @@ use crate::{
     admission::Admission,
     conn::{Conn, Order},
     metrics,
-    node::now,
+    node::{now, unix_ms},
     outbox::Item,
+    restrictions::Speaks,
     worker::Worker,
 };
 
@@ -156,6 +157,10 @@ impl Driver {
     }
 
     fn on_frame(&mut self, frame: Result<ClientFrame, DecodeError>) -> Option<CloseCode> {
+        // What came after it was put out of a room is judged as from outside.
+        for room in self.conn.put_out.take() {
+            self.session.removed(&room);
+        }
         let kind = frame.as_ref().ok().map(|frame| frame.op.kind());
         if let Some(kind) = kind {
             metrics::received(kind);
@@ -209,6 +214,11 @@ impl Driver {
         match done.change {
             Change::None => {}
             Change::Opened { who, expires } => {
+                // Who was banned while connecting was nobody yet when the others were put out.
+                let restrictions = &self.worker.node.restrictions;
+                if restrictions.admit(&who.user, Some(self.conn.ip), None, Speaks::No, unix_ms()).is_err() {
+                    return Some(CloseCode::Disconnected);
+                }
                 self.conn.user.replace(Some(who.user.clone()));
                 self.conn.expires.set(expires);
                 self.session.opened(who, expires, instant);

@@ -329,6 +329,7 @@ impl Worker {
             let rooms: Vec<RoomName> = conn.seats.borrow().iter().map(|seat| seat.name.clone()).collect();
             for room in rooms.into_iter().filter(|room| banned(&user, conn.ip, Some(room.as_str()))) {
                 self.leave(&conn, &room);
+                conn.put_out.borrow_mut().push(room.clone());
                 let kicked = ServerFrame::Push(Push::Kicked { room, reason: "banned".to_owned() });
                 if let Some(item) = session::encode(conn.codec, &kicked) {
                     self.hub.borrow_mut().send_alone(&conn, item);

@@ -228,9 +228,32 @@ async fn restrain(a: &TestNode, b: &TestNode) {
     let kicked = ann.push_of("kicked").await;
     assert_eq!((&kicked["room"], &kicked["reason"]), (&json!(ROOM), &json!("banned")));
     assert_eq!(ann.error(join.clone()).await["code"], "forbidden");
+    for op in [
+        publish.clone(),
+        json!({ "op": "history", "room": ROOM, "limit": 1 }),
+        json!({ "op": "presence", "room": ROOM }),
+    ] {
+        assert_eq!(ann.error(op.clone()).await["code"], "forbidden", "{op}");
+    }
     ann.ok(json!({ "op": "join", "room": "event:other" })).await;
+    // What is told in the room from now on is told to others only: the mark comes, and nothing before it.
+    let say = |room: &str, n: u64| json!({ "room": room, "event": "photo", "data": n });
+    api.ok("/api/v1/publish", &say(ROOM, 7)).await;
+    api.ok("/api/v1/publish", &say("event:other", 8)).await;
+    loop {
+        let told = ann.push_of("event").await;
+        assert_ne!(told["data"], 7, "told in a room that it was put out of");
+        if told["data"] == 8 {
+            break;
+        }
+    }
     api.ok("/api/v1/unban", &in_room).await;
+    eventually(&mut ann, &publish, true).await;
+    // Forgiven is not back: the session knows that it was put out.
+    let typing = json!({ "op": "signal", "room": ROOM, "event": "typing", "data": 1 });
+    assert_eq!(ann.error(typing.clone()).await["code"], "not_joined");
     eventually(&mut ann, &join, true).await;
+    ann.ok(typing).await;
 
     api.ok("/api/v1/ban", &json!({ "user": "ann", "ttl_ms": 60_000 })).await;
     assert_eq!(ann.close_code().await, Some(4503));
