@@ -115,6 +115,8 @@ pub enum Cap {
     Targets,
     /// Counters of a target.
     Counters,
+    /// Likes of a room.
+    Likes,
     /// Comments of a room.
     Comments,
     /// A counter's value, 2^53−1.
@@ -150,6 +152,7 @@ impl fmt::Display for Cap {
         f.write_str(match self {
             Self::Targets => "targets",
             Self::Counters => "counters of this target",
+            Self::Likes => "likes",
             Self::Comments => "comments",
             Self::Value => "of this count",
             Self::Items => "items",

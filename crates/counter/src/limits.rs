@@ -6,11 +6,13 @@ use std::time::Duration;
 const DEFAULT_TARGETS_PER_ROOM: u32 = 100_000;
 /// Counters per target: they share one packed field, rewritten at each change.
 const DEFAULT_COUNTERS_PER_TARGET: u32 = 32;
+/// Likes per room, of all users and targets: about 500 MB, far above what a crowd of people likes.
+const DEFAULT_LIKES_PER_ROOM: u32 = 5_000_000;
 /// Comments per room: about 50 MB where each is of usual length.
 const DEFAULT_COMMENTS_PER_ROOM: u32 = 100_000;
 /// Items per room: a sale or a day of time slots, all read at once.
 const DEFAULT_ITEMS_PER_ROOM: u32 = 1_000;
-/// Reservations per room, finished ones of the last day included: about 15 MB.
+/// Reservations per room that are held, and as many finished ones: about 15 MB each.
 const DEFAULT_HOLDS_PER_ROOM: u32 = 100_000;
 /// Uploads per room, like targets.
 const DEFAULT_UPLOADS_PER_ROOM: u32 = 100_000;
@@ -36,11 +38,13 @@ pub struct Limits {
     pub targets_per_room: u32,
     /// Counters that one target may have.
     pub counters_per_target: u32,
+    /// Likes that one room may hold.
+    pub likes_per_room: u32,
     /// Comments that one room may hold.
     pub comments_per_room: u32,
     /// Items that one room may offer.
     pub items_per_room: u32,
-    /// Reservations that one room may hold, finished ones included until they are forgotten.
+    /// Reservations that one room may hold. As many finished ones are known; of more, the oldest are forgotten early.
     pub holds_per_room: u32,
     /// Uploads that one room may hold.
     pub uploads_per_room: u32,
@@ -68,6 +72,7 @@ impl Default for Limits {
         Self {
             targets_per_room: DEFAULT_TARGETS_PER_ROOM,
             counters_per_target: DEFAULT_COUNTERS_PER_TARGET,
+            likes_per_room: DEFAULT_LIKES_PER_ROOM,
             comments_per_room: DEFAULT_COMMENTS_PER_ROOM,
             items_per_room: DEFAULT_ITEMS_PER_ROOM,
             holds_per_room: DEFAULT_HOLDS_PER_ROOM,

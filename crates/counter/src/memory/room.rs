@@ -126,6 +126,9 @@ impl Room {
         }
         let value = if on {
             self.counts.has_room_for(step.limits, target, "like")?;
+            if self.likes.len() >= step.limits.likes_per_room as usize {
+                return Err(CounterError::TooMany(Cap::Likes));
+            }
             self.likes.insert(like);
             before.value + 1
         } else {

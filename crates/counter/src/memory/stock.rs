@@ -13,8 +13,10 @@ const KEEP_OTHER_MS: u64 = 600_000;
 pub(super) struct Stock {
     items: HashMap<String, StockItem>,
     holds: HashMap<String, Hold>,
-    /// By when a held one expires, or a finished one is forgotten.
+    /// By when a held one expires.
     due: BTreeSet<(u64, String)>,
+    /// By when a finished one is forgotten.
+    ended: BTreeSet<(u64, String)>,
     /// What each user holds and has bought of each item.
     buyers: HashMap<(String, String), u64>,
 }
@@ -96,8 +98,17 @@ impl Stock {
         if remaining < quantity {
             return Err(CounterError::SoldOut { remaining });
         }
-        if self.holds.len() >= step.limits.holds_per_room as usize {
+        let most = step.limits.holds_per_room as usize;
+        if self.due.len() >= most {
             return Err(CounterError::TooMany(Cap::Holds));
+        }
+        // As in `reserve.lua`: live and finished ones are bounded apart.
+        if self.ended.len() > most {
+            for _ in 0..2 {
+                if let Some((_, oldest)) = self.ended.pop_first() {
+                    self.holds.remove(&oldest);
+                }
+            }
         }
         item.held += quantity;
         let (remaining, expires) = (item.remaining(), step.now + item.hold_ms);
@@ -140,16 +151,15 @@ impl Stock {
     pub(super) fn expire(&mut self, counts: &mut Counts, step: &Step<'_>) -> u64 {
         let mut changed = BTreeSet::new();
         let mut ended = 0;
+        while self.ended.first().is_some_and(|(forget, _)| *forget <= step.now) {
+            let Some((_, token)) = self.ended.pop_first() else { break };
+            self.holds.remove(&token);
+        }
         while self.due.first().is_some_and(|(due, _)| *due <= step.now) {
             let Some((_, token)) = self.due.pop_first() else { break };
-            match self.holds.get(&token) {
-                Some(hold) if hold.state == HoldState::Held => {
-                    changed.insert(hold.item.clone());
-                    self.finish(&token, HoldState::Expired, step);
-                    ended += 1;
-                }
-                _ => drop(self.holds.remove(&token)),
-            }
+            changed.extend(self.holds.get(&token).map(|hold| hold.item.clone()));
+            self.finish(&token, HoldState::Expired, step);
+            ended += 1;
         }
         for item in changed.iter().filter_map(|name| self.items.get(name)) {
             publish(counts, step, item);
@@ -165,7 +175,7 @@ impl Stock {
         hold.state = to;
         hold.tell(step, token, hold.due);
         hold.due = step.now + if sold { KEEP_SALE_MS } else { KEEP_OTHER_MS };
-        self.due.insert((hold.due, token.to_owned()));
+        self.ended.insert((hold.due, token.to_owned()));
         if let Some(item) = self.items.get_mut(&hold.item) {
             item.held -= hold.quantity;
             item.sold += if sold { hold.quantity } else { 0 };

@@ -66,7 +66,7 @@ impl Keys<'_> {
 const COMMENTS: [&str; 3] = ["comments", "comments:states", "comments:index"];
 /// What is not in [`COMMENTS`]: those that wait, and where in the log the visible ones are.
 const HIDDEN: [&str; 2] = ["comments:queue", "comments:places"];
-const STOCK: [&str; 4] = ["items", "holds", "holds:due", "buyers"];
+const STOCK: [&str; 5] = ["items", "holds", "holds:due", "buyers", "holds:ended"];
 
 /// The arguments that `room.lua` names.
 fn shared_args(
@@ -113,7 +113,7 @@ pub(super) fn apply<'s>(
         shared_args(keys, limits, user, hash.unwrap_or_default(), Some((history, epoch_candidate)))?;
     let (script, own): (_, &[&str]) = match op {
         Op::Like { target, on } => {
-            args.extend([target.into(), flag(*on)]);
+            args.extend([target.into(), flag(*on), limits.likes_per_room.into()]);
             (&scripts.like, &[])
         }
         Op::Count { target, counter, by, key: _ } => {
@@ -436,6 +436,7 @@ fn parse_cap(name: &str) -> Result<Cap, CounterError> {
     match name {
         "targets" => Ok(Cap::Targets),
         "counters" => Ok(Cap::Counters),
+        "likes" => Ok(Cap::Likes),
         "comments" => Ok(Cap::Comments),
         "value" => Ok(Cap::Value),
         "items" => Ok(Cap::Items),

@@ -169,7 +169,13 @@ async fn an_ended_room_is_empty_and_goes_on_with_later_versions(stage: Stage) {
 }
 
 fn narrow() -> Limits {
-    Limits { targets_per_room: 3, counters_per_target: 2, comments_per_room: 2, ..Limits::default() }
+    Limits {
+        targets_per_room: 3,
+        counters_per_target: 2,
+        likes_per_room: 4,
+        comments_per_room: 2,
+        ..Limits::default()
+    }
 }
 
 async fn caps_refuse_clearly_and_leave_the_rest_alone(stage: Stage) {
@@ -190,6 +196,11 @@ async fn caps_refuse_clearly_and_leave_the_rest_alone(stage: Stage) {
     assert_eq!(too_many(comment("p/3", "three", None)).await, Cap::Comments);
     // What exists goes on.
     assert_eq!(value_of(&stage.did("bob", like("p/1", true)).await).0, 2);
+    match stage.refused("cid", like("p/1", true)).await {
+        CounterError::TooMany(cap) => assert_eq!(cap, Cap::Likes),
+        other => panic!("{other:?} instead of a cap"),
+    }
+    stage.did("bob", like("p/1", true)).await;
     assert_eq!(value_of(&stage.did("bob", count("p/1", "view", 1, None)).await).0, 2);
     assert_eq!(stage.one().counters(ROOM, None).await.expect("read").len(), 6);
 }

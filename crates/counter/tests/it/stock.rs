@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use fred::interfaces::HashesInterface;
 use roomcast_counter::{
     CounterError, Current, HoldState, Invalid, Limits, Outcome, StockItem, reservation_room,
 };
@@ -375,6 +376,55 @@ async fn stock_caps_hold_in_memory() {
 #[tokio::test]
 async fn stock_caps_hold_in_redis() {
     stock_caps_refuse_clearly(Stage::redis_with(narrow()).await).await;
+}
+
+/// Who reserves and gives back all the time keeps nobody out; what is known of it is bounded.
+async fn finished_reservations_take_no_room_from_live_ones(stage: &Stage) {
+    stage.did("shop", stock("a", 9, 9, HOUR)).await;
+    let mut last = String::new();
+    for n in 0..20 {
+        last = hold_of(stage.did("ann", reserve("a", 1, &format!("k{n}"))).await).0;
+        stage.did("ann", release(&last)).await;
+    }
+    assert_eq!(
+        settled(stage.did("ann", release(&last)).await).0,
+        HoldState::Released,
+        "the newest are known"
+    );
+    let (first, _) = hold_of(stage.did("ann", reserve("a", 1, "k0")).await);
+    assert!(matches!(stage.refused("ann", release(&first)).await, CounterError::NotFound), "too long ago");
+    let mut live = Vec::new();
+    for n in 0..3 {
+        live.push(hold_of(stage.did("bob", reserve("a", 1, &format!("b{n}"))).await).0);
+    }
+    let refused = stage.refused("cid", reserve("a", 1, "c")).await;
+    assert_eq!(refused.to_string(), "the room or store holds no more reservations");
+    for hold in &live {
+        stage.did("bob", confirm(hold)).await;
+    }
+    for hold in &live {
+        assert_eq!(
+            settled(stage.did("bob", confirm(hold)).await).0,
+            HoldState::Confirmed,
+            "sales stay known"
+        );
+    }
+    stage.did("cid", reserve("a", 1, "c")).await;
+    let item = stage.item("a").await;
+    assert_eq!((item.sold, item.held, item.remaining()), (3, 1, 5));
+}
+
+#[tokio::test]
+async fn finished_reservations_are_bounded_apart_in_memory() {
+    finished_reservations_take_no_room_from_live_ones(&Stage::memory_with(narrow())).await;
+}
+
+#[tokio::test]
+async fn finished_reservations_are_bounded_apart_in_redis() {
+    let stage = Stage::redis_with(narrow()).await;
+    finished_reservations_take_no_room_from_live_ones(&stage).await;
+    let kept: u64 = stage.client().hlen(format!("rc:{{{ROOM}}}:holds")).await.expect("a length");
+    assert!(kept <= 6, "{kept}");
 }
 
 #[tokio::test]

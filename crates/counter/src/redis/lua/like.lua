@@ -9,6 +9,8 @@ if (redis.call('SISMEMBER', LIKES, member) == 1) == on then
 end
 if slot.refused then
   return { 'too_many', slot.refused }
+elseif on and redis.call('SCARD', LIKES) >= tonumber(ARGV[14]) then
+  return { 'too_many', 'likes' }
 end
 local value, version = counter_add(slot, on and 1 or -1, now_ms())
 redis.call(on and 'SADD' or 'SREM', LIKES, member)

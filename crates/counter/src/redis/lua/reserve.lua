@@ -27,11 +27,17 @@ if mine + quantity > item.per_user then
   return { 'user_limit', int_text(item.per_user), int_text(mine) }
 elseif item_remaining(item) < quantity then
   return { 'sold_out', int_text(item_remaining(item)) }
-elseif redis.call('HLEN', HOLDS) >= max_holds then
+end
+-- Live and finished ones are bounded apart, so that nobody is kept out by what others began and gave back. Of too many
+-- finished ones those go first that would be forgotten first; two for each new one keeps the sum within both bounds.
+local finished = redis.call('ZCARD', ENDED)
+if redis.call('HLEN', HOLDS) - finished >= max_holds then
   return { 'too_many', 'holds' }
+elseif finished > max_holds then
+  holds_forget(redis.call('ZRANGE', ENDED, 0, 1))
 end
 local hold = { state = 'h', quantity = quantity, expires = now + item.hold_ms, name = name, user = USER }
-hold_store(token, hold, hold.expires)
+hold_store(token, hold)
 buyer_add(name, USER, quantity)
 item.held = item.held + quantity
 item_store(item, now)

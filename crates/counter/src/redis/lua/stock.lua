@@ -1,9 +1,9 @@
 -- What the scripts of a room's items share, behind room.lua. ITEMS: item -> `<stock> <sold> <held> <per_user>
 -- <hold_ms>`. HOLDS: token -> `<state> <quantity> <expires> <item> <user>`, state h(eld), c(onfirmed), r(eleased) or
--- (e)x(pired). DUE orders tokens by when a held one expires, or a finished one is forgotten. BUYERS: `<item> <user>`
--- -> what the user holds and has bought. All of it changes together, and `remaining` is published with it.
+-- (e)x(pired). DUE orders the held ones by when they expire, ENDED the others by when they are forgotten. BUYERS:
+-- `<item> <user>` -> what the user holds and has bought. All of it changes together, and `remaining` is published with it.
 
-local ITEMS, HOLDS, DUE, BUYERS = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
+local ITEMS, HOLDS, DUE, BUYERS, ENDED = KEYS[10], KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 local HOLD_STATES = { h = 'held', c = 'confirmed', r = 'released', x = 'expired' }
 -- A finished reservation is known for as long as somebody may ask again: a sale for a day, else ten minutes.
 local KEEP_SALE, KEEP_OTHER = 86400000, 600000
@@ -57,11 +57,16 @@ local function hold_parse(record)
   return { state = state, quantity = tonumber(quantity), expires = tonumber(expires), name = name, user = user }
 end
 
--- Writes a hold and when it is looked at again.
-local function hold_store(token, hold, due)
+-- Writes a hold. One that ended is kept until `forget`.
+local function hold_store(token, hold, forget)
   redis.call('HSET', HOLDS, token, hold.state .. ' ' .. int_text(hold.quantity) .. ' ' .. int_text(hold.expires)
     .. ' ' .. hold.name .. ' ' .. hold.user)
-  redis.call('ZADD', DUE, int_text(due), token)
+  if forget then
+    redis.call('ZREM', DUE, token)
+    redis.call('ZADD', ENDED, int_text(forget), token)
+  else
+    redis.call('ZADD', DUE, int_text(hold.expires), token)
+  end
   change_append('hold', '{"reservation":"' .. token .. '.' .. string.match(META, '{(.-)}:') .. '","item":"' .. hold.name
     .. '","user":' .. cjson.encode(hold.user) .. ',"quantity":' .. int_text(hold.quantity) .. ',"state":"'
     .. HOLD_STATES[hold.state] .. '","expires_at":' .. int_text(hold.expires) .. '}')
@@ -77,38 +82,41 @@ local function hold_return(token, hold, state, item, now)
   buyer_add(hold.name, hold.user, -hold.quantity)
 end
 
--- Ends holds whose time has come, and forgets finished ones whose time has come: at most `max` of both. Returns how
--- many it looked at, and how many holds ended.
+local function holds_forget(tokens)
+  if #tokens > 0 then
+    redis.call('HDEL', HOLDS, unpack(tokens))
+    redis.call('ZREM', ENDED, unpack(tokens))
+  end
+end
+
+-- Ends holds whose time has come, and forgets finished ones whose time has come: at most `max` of each. Returns how
+-- many holds ended.
 local function holds_expire(now, max)
+  holds_forget(redis.call('ZRANGEBYSCORE', ENDED, '-inf', int_text(now), 'LIMIT', 0, max))
   local due = redis.call('ZRANGEBYSCORE', DUE, '-inf', int_text(now), 'LIMIT', 0, max)
   if #due == 0 then
-    return 0, 0
+    return 0
   end
-  local records, items, forgotten, ended = redis.call('HMGET', HOLDS, unpack(due)), {}, {}, 0
+  local records, items = redis.call('HMGET', HOLDS, unpack(due)), {}
   for i, token in ipairs(due) do
     local hold = hold_parse(records[i])
-    if hold and hold.state == 'h' then
+    if hold then
       items[hold.name] = items[hold.name] or item_open(hold.name)
       hold_return(token, hold, 'x', items[hold.name], now)
-      ended = ended + 1
     else
-      forgotten[#forgotten + 1] = token
+      redis.call('ZREM', DUE, token)
     end
   end
   for _, item in pairs(items) do
     item_store(item, now)
   end
-  if #forgotten > 0 then
-    redis.call('HDEL', HOLDS, unpack(forgotten))
-    redis.call('ZREM', DUE, unpack(forgotten))
-  end
-  return #due, ended
+  return #due
 end
 
 -- What is on offer lives until a month after the last step on it.
 local function stock_touch()
   room_touch()
-  for _, key in ipairs({ ITEMS, HOLDS, DUE, BUYERS }) do
+  for _, key in ipairs({ ITEMS, HOLDS, DUE, BUYERS, ENDED }) do
     redis.call('PEXPIRE', key, ROOM_TTL)
   end
 end

@@ -2,9 +2,9 @@
 -- hold that begins now could end sooner; '' for a room without items.
 local now, ended = now_ms(), 0
 for _ = 1, 5 do
-  local looked, n = holds_expire(now, 1000)
+  local n = holds_expire(now, 1000)
   ended = ended + n
-  if looked < 1000 then
+  if n < 1000 then
     break
   end
 end
