@@ -92,7 +92,7 @@ impl HealthCell {
         self.lock().health.last_lag = Some(age);
     }
 
-    /// A subscription was lost and stands again.
+    /// A connection was lost and stands again.
     pub(super) fn reconnected(&self) {
         metrics::counter!("roomcast_redis_reconnects_total").increment(1);
         self.lock().health.reconnects += 1;

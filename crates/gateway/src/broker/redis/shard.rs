@@ -263,6 +263,7 @@ pub(super) async fn open(context: &Context, shard: &Shard, purpose: Purpose) -> 
 
 /// Keeps a connection for commands.
 async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: Option<Link>) {
+    let mut missed = false;
     loop {
         let mut link = match standing.take() {
             Some(link) => link,
@@ -274,6 +275,9 @@ async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: O
                 shard.probe.commands_opened(Instant::now());
                 shard.set_commands(Some(link.client().clone()));
                 shard.probe_now();
+                if std::mem::replace(&mut missed, true) {
+                    context.health.reconnected();
+                }
                 tokio::select! {
                     why = link.ended() => why,
                     () = shard.give_up_commands.notified() => "it was given up".to_owned(),
