@@ -165,9 +165,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let mut publisher = JoinSet::new();
     publisher.spawn(publishing);
 
-    // The slow ones have a thread of their own: what they cost this tool is not what the node's other clients feel.
+    // The slow ones have a thread of their own, which has the processor only while nobody else wants it: what
+    // they cost this tool is not what the node's other clients feel.
     let apart = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .on_thread_start(system::give_way)
         .enable_all()
         .build()
         .context("starting the slow readers' thread")?;

@@ -4,9 +4,20 @@ use std::{fs, process::Command};
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 
 /// Files that are open anyway: standard streams, the runtime's, a report.
 const SPARE_FILES: u64 = 64;
+
+/// The calling thread has the processor only while nobody else wants it (`SCHED_IDLE`).
+pub(crate) fn give_way() {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    // Nobody needs a right to have less; whoever is refused all the same only disturbs more.
+    let _idle = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+}
 
 fn allowed_files() -> anyhow::Result<u64> {
     let limits = fs::read_to_string("/proc/self/limits").context("reading /proc/self/limits")?;

@@ -4,7 +4,10 @@
 use roomcast_core::permission::Rules;
 use roomcast_protocol::{Event, Failure, Position, RoomName};
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
 use crate::{
     broker::{MAX_PAGE, Page, Range},
@@ -13,10 +16,14 @@ use crate::{
 
 /// What is read first, before it is known how large the events are; who missed no more needs nothing else.
 const FIRST_READ: usize = 16;
-/// Further reads at once on a node. Those who missed much, often all together after a loss, are served behind those
-/// who are there: what they read passes through the same connection to Redis as what is live.
-const FURTHER_READS: usize = 4;
+/// First reads, and further reads, at once on a node. Those who missed much, often all together after a loss, are
+/// served behind those who are there: what they read passes through the same connection to Redis as what is live.
+const FIRST_READS: usize = 4;
+const FURTHER_READS: usize = 2;
+/// A further read is for so many bytes, about: what is live waits behind it in Redis and on its connection.
+const BITE: usize = 64 * 1024;
 
+static FIRST: Semaphore = Semaphore::const_new(FIRST_READS);
 static FURTHER: Semaphore = Semaphore::const_new(FURTHER_READS);
 /// What an event takes besides its data, about: names, numbers, braces.
 const EVENT_OVERHEAD: usize = 96;
@@ -114,14 +121,17 @@ impl<'a> Past<'a> {
     }
 
     async fn page(&mut self, range: Range) -> Result<Page, Failure> {
-        // The semaphore is never closed.
-        let _turn = match self.per_event {
-            Some(_) => FURTHER.acquire().await.ok(),
-            None => None,
-        };
+        let turns = if self.per_event.is_some() { &FURTHER } else { &FIRST };
+        // The semaphores are never closed.
+        let _turn = turns.acquire().await.ok();
+        let begun = Instant::now();
         let backend = &self.node.backend;
         let read = backend.broker.history(self.room, &range, self.rules.history);
         let page = backend.at(self.room.as_str()).read(read).await?;
+        if self.per_event.is_some() {
+            // The turn lasts as long again as the read: half of the time is left to what is live.
+            sleep(begun.elapsed()).await;
+        }
         if !page.events.is_empty() {
             let bytes: usize = page.events.iter().map(|event| size(Some(event))).sum();
             self.per_event = Some(bytes.div_ceil(page.events.len()));
@@ -131,7 +141,8 @@ impl<'a> Past<'a> {
 
     /// How many events to read for so many bytes, at most `limit`.
     fn next(&self, limit: usize, bytes: usize) -> usize {
-        let fit = self.per_event.map_or(FIRST_READ, |each| (bytes / each.max(1)).clamp(1, MAX_PAGE));
+        let fit =
+            self.per_event.map_or(FIRST_READ, |each| (bytes.min(BITE) / each.max(1)).clamp(1, MAX_PAGE));
         limit.min(fit)
     }
 }
