@@ -214,8 +214,6 @@ fn launch(node: &mut Node, plan: &Plan, folder: &Path) -> anyhow::Result<()> {
         set("DRAIN__BALANCER_DELAY", "1500ms".into()),
         set("DRAIN__SPREAD", "1500ms".into()),
         set("DRAIN__DEADLINE", "10s".into()),
-        // One machine carries all the nodes: together they take as many newcomers as one does by default.
-        set("LIMITS__ACCEPT_PER_SECOND", (1_000 / NODES).to_string()),
     ];
     env.extend(plan.settings.iter().cloned());
     let log = log_of(folder, node.index);
