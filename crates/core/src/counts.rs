@@ -56,6 +56,13 @@ impl Counts {
         None
     }
 
+    /// What is held of a room is of no use any more: the room ended, or its counters are gone.
+    pub fn forget(&mut self, room: &RoomName) {
+        if let Some(held) = self.rooms.get_mut(room) {
+            held.clear();
+        }
+    }
+
     /// When [`Counts::due`] has something to do.
     pub fn next(&self) -> Option<Instant> {
         self.due.front().map(|(at, _)| *at)
@@ -101,6 +108,16 @@ mod tests {
             told.extend(values.into_iter().map(|value| (room.clone(), value.version)));
         }
         told
+    }
+
+    #[test]
+    fn nothing_of_a_room_that_ended_is_told() {
+        let (now, wall, mut counts) = (Instant::now(), room("event:wall"), Counts::new(10));
+        assert!(counts.offer(&wall, likes("photo", 1), now).is_some());
+        assert!(counts.offer(&wall, likes("photo", 2), now).is_none());
+        counts.forget(&wall);
+        assert_eq!(tell(&mut counts, now + Duration::from_secs(1)), []);
+        assert!(counts.offer(&wall, likes("photo", 1), now + Duration::from_secs(1)).is_some());
     }
 
     #[test]

@@ -235,6 +235,7 @@ impl Pump {
             broker::Delivery::Ended(position, reason) => {
                 let action = self.line(room).feed.reset(position, reason);
                 self.act(room, action);
+                self.counts.forget(room);
                 // Its keys are gone, and with them who is in it.
                 self.presence.retell(room);
             }
@@ -334,6 +335,7 @@ impl Pump {
                 }
                 FeedAction::Reset { position, reason } => {
                     metrics::gap(metrics::Gap::Reset);
+                    self.counts.forget(room);
                     let Position { epoch, offset } = position.clone();
                     let push = Push::Reset { room: room.clone(), epoch, offset, reason: reason.to_string() };
                     (Place::Reset(position), None, push)
@@ -465,8 +467,7 @@ impl Pump {
         match result {
             Ok(updates) => {
                 for Update { target, counter, value, version } in updates.into_iter().take(MAX_RECOUNT) {
-                    let value = CounterValue { target, counter, value, version };
-                    self.pass(room, Push::Count { room: room.clone(), value });
+                    self.count(room, CounterValue { target, counter, value, version });
                 }
             }
             Err(_still_down) => self.uncounted.push_back(room.clone()),

@@ -98,7 +98,7 @@ impl Driver {
     /// Runs until the connection is to end. None: the client went by itself.
     async fn run(mut self) -> Option<CloseCode> {
         let mut timer = std::pin::pin!(sleep_until(Instant::now()));
-        loop {
+        let code = loop {
             if let Some(next) = self.session.next_timeout().map(Instant::from_std)
                 && timer.deadline() != next
             {
@@ -111,31 +111,49 @@ impl Driver {
                     Ok(Order::GoAway { retry_ms, reason }) => {
                         self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
                     }
-                    Ok(Order::Close(code)) => return Some(code),
-                    Err(_broken) => return None,
+                    Ok(Order::Close(code)) => break Some(code),
+                    Err(_broken) => break None,
                 },
                 () = &mut timer => {
                     let working = !self.works.is_empty();
                     if let Some(code) = self.on_time(working) {
-                        return Some(code);
+                        break Some(code);
                     }
                 }
                 next = self.works.next() => {
                     if let Some(code) = self.on_next(next) {
-                        return Some(code);
+                        break Some(code);
                     }
                 }
                 message = async { self.conn.answered().await; self.reader.next().await }, if self.works.takes_more() => match message {
-                    Err(End::Gone) => return None,
-                    Err(End::Fault(fault)) => return Some(fault.code()),
+                    Err(End::Gone) => break None,
+                    Err(End::Fault(fault)) => break Some(fault.code()),
                     Ok(message) => {
                         if let Some(code) = self.on_message(&message) {
-                            return Some(code);
+                            break Some(code);
                         }
                     }
                 },
             }
-        }
+        };
+        Box::pin(self.finish()).await;
+        code
+    }
+
+    /// What was asked for before the end is carried out, written down and answered, in order; what waits behind it
+    /// was not begun, and is not.
+    async fn finish(&mut self) {
+        let rest = async {
+            while !self.works.is_empty() {
+                match self.works.next().await {
+                    Next::Answer(answer) => self.send(&answer),
+                    Next::Done(done) => {
+                        let _ends_anyway = self.on_done(*done);
+                    }
+                }
+            }
+        };
+        let _in_time = timeout(CLOSE_GRACE, rest).await;
     }
 
     fn on_message(&mut self, message: &Message) -> Option<CloseCode> {

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use roomcast_protocol::{Connect, ErrorCode, Op};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -113,7 +114,10 @@ pub(super) async fn tickets(arena: &Shared, mut play: Play) -> anyhow::Result<Fo
         .collect();
     verdicts.none("a ticket lets in one, unless the answer to its use was lost", &unused, TICKETS);
     let mut store = arena.store().await?;
-    let left = store.list(&["KEYS", "rc:ticket:*"]).await?;
+    let mut left = store.list(&["KEYS", "rc:ticket:*"]).await?;
+    // A ticket whose making was repeated, because the answer was lost, was given to nobody, and ends with its time.
+    let given: BTreeSet<_> = tickets.iter().map(|ticket| key_of(ticket)).collect();
+    left.retain(|key| given.contains(key));
     verdicts.none("nothing is left of used tickets in Redis", &left, TICKETS);
     let mut found = Found::from(verdicts);
     let lost = winners.iter().filter(|sessions| sessions.is_empty()).count();
@@ -121,9 +125,16 @@ pub(super) async fn tickets(arena: &Shared, mut play: Play) -> anyhow::Result<Fo
     Ok(found)
 }
 
+/// Redis knows a ticket by its SHA-256 only.
+fn key_of(ticket: &str) -> String {
+    let digest = Sha256::digest(ticket);
+    digest.iter().fold("rc:ticket:".to_owned(), |key, byte| key + &format!("{byte:02x}"))
+}
+
 pub(super) async fn guests(arena: &Shared, mut play: Play) -> anyhow::Result<Found> {
     const GUESTS: usize = 40;
     const TABS: usize = 20;
+    const PASSING: Duration = Duration::from_secs(3);
     let mut store = arena.store().await?;
     let before = lasting(store.list(&["KEYS", "rc:*"]).await?);
     arena.rain(true);
@@ -161,7 +172,13 @@ pub(super) async fn guests(arena: &Shared, mut play: Play) -> anyhow::Result<Fou
     let distinct: BTreeSet<_> = users.values().flatten().collect();
     verdicts.same("two secrets are two guests", &distinct.len(), &GUESTS);
     let after = lasting(store.list(&["KEYS", "rc:*"]).await?);
-    let kept: Vec<_> = after.difference(&before).cloned().collect();
+    let mut kept: Vec<_> = after.difference(&before).cloned().collect();
+    if !kept.is_empty() {
+        // Presence of a room that was left before holds back its next push for a moment.
+        sleep(PASSING).await;
+        let later = lasting(store.list(&["KEYS", "rc:*"]).await?);
+        kept.retain(|key| later.contains(key));
+    }
     verdicts.none("nothing is kept in Redis of who only came in", &kept, GUESTS);
     Ok(verdicts.into())
 }

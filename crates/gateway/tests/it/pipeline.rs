@@ -5,7 +5,7 @@ use std::time::Duration;
 use roomcast_gateway::app::Backing;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Raw, Speak, TestNode, redis::RedisServer, token};
+use crate::support::{Client, Raw, Speak, TestNode, raw::masked, redis::RedisServer, token};
 
 const ROOM: &str = "event:wall";
 const FRAMES: u64 = 300;
@@ -72,5 +72,43 @@ async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() 
         std::process::Command::new("redis-cli").args(["-u", &redis.url(), "script", "flush"]).output();
     assert!(flushed.expect("redis-cli").status.success());
     in_a_row(&node, &mut watcher, before).await;
+    node.leave();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_a_close_is_done_and_written_down_all_the_same() {
+    let redis = RedisServer::start();
+    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    let mut watcher = watch(&node).await;
+    let token = token("ada", "admin", Duration::from_secs(600));
+    let mut socket = Raw::upgraded(node.public).await;
+    socket.say(&json!({ "id": 1, "op": "connect", "token": token })).await;
+    assert!(socket.text().await["ok"].is_object());
+    let mut bytes = Vec::new();
+    for id in 3..12 {
+        let publish = json!({ "id": id, "op": "publish", "room": ROOM, "event": "e", "data": id });
+        bytes.extend(masked(0x81, publish.to_string().as_bytes()));
+    }
+    let notice =
+        json!({ "id": 12, "op": "publish", "room": ROOM, "event": "admin:notification", "data": {} });
+    bytes.extend(masked(0x81, notice.to_string().as_bytes()));
+    bytes.extend(masked(0x88, &1000_u16.to_be_bytes()));
+    socket.write(&bytes).await;
+    assert_eq!(socket.close_code().await, Some(1000));
+    for offset in 1..=10 {
+        assert_eq!(watcher.push_of("event").await["offset"], offset);
+    }
+    // Nobody does anything in silence by going at once.
+    let mut admin = Client::open(node.public, Speak::Json).await;
+    admin.ok(json!({ "op": "connect", "token": token })).await;
+    let mut log = json!(null);
+    for _ in 0..100 {
+        log = admin.ok(json!({ "op": "audit" })).await;
+        if log["entries"] != json!([]) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(log["entries"][0]["action"], "notify", "{log}");
     node.leave();
 }

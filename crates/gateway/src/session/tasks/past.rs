@@ -16,14 +16,12 @@ use crate::{
 
 /// What is read first, before it is known how large the events are; who missed no more needs nothing else.
 const FIRST_READ: usize = 16;
-/// First reads, and further reads, at once on a node. Those who missed much, often all together after a loss, are
-/// served behind those who are there: what they read passes through the same connection to Redis as what is live.
-const FIRST_READS: usize = 4;
+/// Further reads at once on a node. Those who missed much, often all together after a loss, are served behind those
+/// who are there: what they read passes through the same connection to Redis as what is live.
 const FURTHER_READS: usize = 2;
 /// A further read is for so many bytes, about: what is live waits behind it in Redis and on its connection.
 const BITE: usize = 64 * 1024;
 
-static FIRST: Semaphore = Semaphore::const_new(FIRST_READS);
 static FURTHER: Semaphore = Semaphore::const_new(FURTHER_READS);
 /// What an event takes besides its data, about: names, numbers, braces.
 const EVENT_OVERHEAD: usize = 96;
@@ -110,7 +108,9 @@ impl<'a> Past<'a> {
             let wanted = self.next(limit - whole.events.len(), room_left);
             let mut older = self.page(Range::Before(first.offset.0, wanted)).await?;
             let more = cut_begin(&mut older.events, room_left);
-            if older.events.is_empty() || size(older.events.last()) > room_left {
+            // A log that was lost between two reads has another epoch: what is there now is no past of this.
+            let is_other = older.tail.epoch != whole.tail.epoch;
+            if is_other || older.events.is_empty() || size(older.events.last()) > room_left {
                 break;
             }
             older.events.append(&mut whole.events);
@@ -121,9 +121,11 @@ impl<'a> Past<'a> {
     }
 
     async fn page(&mut self, range: Range) -> Result<Page, Failure> {
-        let turns = if self.per_event.is_some() { &FURTHER } else { &FIRST };
-        // The semaphores are never closed.
-        let _turn = turns.acquire().await.ok();
+        // The semaphore is never closed.
+        let _turn = match self.per_event {
+            Some(_) => FURTHER.acquire().await.ok(),
+            None => None,
+        };
         let begun = Instant::now();
         let backend = &self.node.backend;
         let read = backend.broker.history(self.room, &range, self.rules.history);
