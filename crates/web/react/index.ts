@@ -51,6 +51,8 @@ export function useRoom(name: string, options: { recent?: number } = {}): RoomVi
       const ends = [
         room.on("joined", () => show(undefined)),
         room.on("recovered", () => show(undefined)),
+        // The handles have dropped what they knew. Of several holders the first asks; for the others it is on its way.
+        room.on("reset", () => room.reload()),
         room.on("error", show),
         room.on("kicked", ({ reason }) => show(new Error(reason))),
         client.on("state", () => show(view.error)),

@@ -122,6 +122,27 @@ it("usePresence and useComments follow the room through a lost connection", asyn
   expect(text()).toBe("1 one,two");
 });
 
+it("what a room shows is there again after its continuity was lost, asked for once", async () => {
+  const View = () => {
+    const { room } = useRoom("event:a", { recent: 10 });
+    return <p>{`${useLikes(room, "p").value} ${useComments(room, "p").map(({ text }) => text).join(",")} `}</p>;
+  };
+  const wall = hub.room("event:a");
+  wall.comment("bob", "p", "one");
+  wall.count("p", "like", 3);
+  act(() => root.render(wrap(<><View /><View /></>)));
+  rc.connect();
+  await soon();
+  expect(text()).toBe("3 one 3 one ");
+  // As after a failover: another epoch, in which the past is still known.
+  const { log, offset } = wall;
+  hub.reset("event:a", "failover");
+  Object.assign(wall, { log, offset });
+  await soon();
+  expect(text()).toBe("3 one 3 one ");
+  expect(hub.received.filter(({ op }) => op === "join")).toHaveLength(2);
+});
+
 it("draws on a server, without a connection", () => {
   const View = () => {
     const { room, joined } = useRoom("event:a");
