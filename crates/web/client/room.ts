@@ -207,7 +207,10 @@ export class Room extends Emitter<RoomEvents> {
     return this.#keyed("publish", { event, data }, options) as Promise<Position>;
   }
 
-  /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+  /**
+   * Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. One that is
+   * too large for the hub is not sent either; the client's `error` tells of it.
+   */
   signal(event: string, data: unknown = null): void {
     if (this.isJoined) this.#host.tell("signal", { room: this.name, event, data });
   }

@@ -28,7 +28,7 @@ export class Roomcast extends Emitter<ClientEvents> {
   readonly #rooms = new Map<string, RoomState>();
   readonly #host: RoomHost = {
     call: (op, fields, how, options) => this.#call(op, fields, how, options),
-    tell: (op, fields) => this.#write({ op, ...fields }),
+    tell: (op, fields) => this.#tell({ op, ...fields }),
     leave: (state) => this.#leave(state),
     rejoin: (state) => this.#rejoin(state),
     user: () => this.session?.user,
@@ -397,12 +397,21 @@ export class Roomcast extends Emitter<ClientEvents> {
       return status !== "joining" && status !== "wanted";
     };
     this.#outbox.flush(Date.now(), ready, (call) => {
-      const limit = this.session?.limits?.frame_bytes;
-      if (typeof limit === "number" && call.bytes > limit) {
-        return void call.settle(new RoomcastError("too_large", `a message may have at most ${limit} bytes`));
-      }
-      return this.#send(call.op, call.fields);
+      const error = this.#tooLarge(call.bytes);
+      return error ? void call.settle(error) : this.#send(call.op, call.fields);
     });
+  }
+
+  #tell(frame: Frame): void {
+    const error = this.#tooLarge(frameBytes(this.#codec, frame));
+    if (error) this.emit("error", error);
+    else this.#write(frame);
+  }
+
+  /** The hub would end the connection over such a frame, and for good. */
+  #tooLarge(bytes: number): RoomcastError | undefined {
+    const limit = this.session?.limits?.frame_bytes;
+    return typeof limit === "number" && bytes > limit ? new RoomcastError("too_large", `a message may have at most ${limit} bytes`) : undefined;
   }
 
   #flushIn(ms: number): void {

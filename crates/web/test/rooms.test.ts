@@ -337,6 +337,20 @@ describe("calls", () => {
   });
 });
 
+it("reports a signal that is too large for the hub, and does not send it", async () => {
+  for (const codec of ["json", "msgpack"] as const) {
+    const { rc, socket } = await connected({ codec });
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const errors: Error[] = [];
+    rc.on("error", (error) => errors.push(error));
+    room.signal("ink", "x".repeat(65_536));
+    room.signal("ink", "small");
+    expect(socket.ops("signal").map(({ data }) => data)).toEqual(["small"]);
+    expect(errors).toMatchObject([{ code: "too_large", retryable: false }]);
+  }
+});
+
 it("lets no listener's failure reach the others", async () => {
   const { rc, socket } = await connected();
   const room = rc.room("event:a");

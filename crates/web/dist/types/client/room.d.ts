@@ -70,7 +70,10 @@ export declare class Room extends Emitter<RoomEvents> {
     ready(): Promise<void>;
     /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
     publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position>;
-    /** Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. */
+    /**
+     * Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. One that is
+     * too large for the hub is not sent either; the client's `error` tells of it.
+     */
     signal(event: string, data?: unknown): void;
     /** Sets or takes back this user's like; setting it twice is setting it once. */
     like(target: string, on?: boolean, options?: CallOptions): Promise<LikeReply>;
