@@ -202,14 +202,17 @@ export class Room extends Emitter<RoomEvents> {
     });
   }
 
-  /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
+  /**
+   * Sends an event to everyone in the room; retried under one key until it is acknowledged. The names `comment`,
+   * `comment_deleted`, `doc`, `purged`, `upload` and all that begin with `admin:` are `forbidden` to guests and members.
+   */
   publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position> {
     return this.#keyed("publish", { event, data }, options) as Promise<Position>;
   }
 
   /**
    * Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. One that is
-   * too large for the hub is not sent either; the client's `error` tells of it.
+   * too large for the hub is not sent either; the client's `error` tells of it. `publish` says which names are reserved.
    */
   signal(event: string, data: unknown = null): void {
     if (this.isJoined) this.#host.tell("signal", { room: this.name, event, data });

@@ -6,6 +6,7 @@ import { FakeHub } from "@roomcast/client/testing";
 
 let hub: FakeHub;
 const clients: Roomcast[] = [];
+const ROLES: Record<string, string> = { guest: "guest", host: "admin", shop: "service" };
 const settle = () => vi.advanceTimersByTimeAsync(0);
 
 async function join(user: string, room = "event:a", options: { recent?: number } = {}) {
@@ -19,7 +20,7 @@ async function join(user: string, room = "event:a", options: { recent?: number }
 beforeEach(() => {
   vi.useFakeTimers();
   vi.spyOn(Math, "random").mockReturnValue(0);
-  hub = new FakeHub({ moderated: (room) => room.startsWith("wall:") });
+  hub = new FakeHub({ moderated: (room) => room.startsWith("wall:"), identify: ({ token = "" }) => ({ user: token, role: ROLES[token] ?? "member" }) });
 });
 afterEach(() => {
   for (const rc of clients.splice(0)) rc.close();
@@ -43,6 +44,29 @@ it("carries events, signals, likes and presence between clients", async () => {
   expect((await Promise.all([b.room.presence(), settle()]))[0].members).toEqual([{ user: "a", connections: 1 }, { user: "b", connections: 1 }]);
 });
 
+it.each(["comment", "comment_deleted", "doc", "purged", "upload", "admin:notification"])("lets nobody but admins and services say %s", async (event) => {
+  const heard: string[] = [];
+  const watcher = await join("a");
+  watcher.room.on("event", ({ from }) => heard.push(`event of ${from}`));
+  watcher.room.on("signal", ({ from }) => heard.push(`signal of ${from}`));
+  for (const user of ["guest", "member", "host", "shop"]) {
+    const { rc, room } = await join(user);
+    const errors: Error[] = [];
+    rc.on("error", (error) => errors.push(error));
+    const said = Promise.all([room.publish(event, {}).catch(({ code }: { code: string }) => code), settle()]).then(([answer]) => answer);
+    room.signal(event);
+    if (user === "host" || user === "shop") expect(await said).toMatchObject({ offset: user === "host" ? 1 : 2 });
+    else {
+      expect(await said).toBe("forbidden");
+      await settle();
+      expect(errors).toMatchObject([{ code: "forbidden" }]);
+    }
+    await settle();
+  }
+  expect(heard.sort()).toEqual(["event of host", "event of shop", "signal of host", "signal of shop"]);
+  expect(await Promise.all([watcher.room.publish("comments", 1), settle()])).toMatchObject([{ offset: 3 }, expect.anything()]);
+});
+
 it("lets a client miss something and get it back, or lose it and be told", async () => {
   const { room } = await join("a");
   const heard: unknown[] = [];
@@ -64,14 +88,15 @@ it("lets a client miss something and get it back, or lose it and be told", async
 });
 
 it("keeps comments back until they are approved, once", async () => {
-  const [a, b] = [await join("a", "wall:x"), await join("b", "wall:x")];
+  const [a, b, host] = [await join("a", "wall:x"), await join("b", "wall:x"), await join("host", "wall:x")];
   const seen = b.room.comments("p");
   expect((await Promise.all([a.room.comments("p").add("Hi"), settle()]))[0].pending).toBe(true);
   expect(seen.value).toEqual([]);
   const { comment, version } = hub.pending[0]!;
-  const both = [b.room.moderate(comment, "approve", version), b.room.moderate(comment, "reject", version).catch(({ code, current }) => [code, current])];
+  await expect(Promise.all([b.room.moderate(comment, "approve", version), settle()])).rejects.toMatchObject({ code: "forbidden" });
+  const both = [host.room.moderate(comment, "approve", version), host.room.moderate(comment, "reject", version).catch(({ code, current }) => [code, current])];
   await settle();
-  expect(await Promise.all(both)).toEqual([{ state: "approved", version: 2 }, ["conflict", { state: "visible", version: 2 }]]);
+  expect(await Promise.all(both)).toEqual([{ state: "approved", version: 2 }, ["conflict", { state: "approved", version: 2 }]]);
   expect(seen.value.map(({ text }) => text)).toEqual(["Hi"]);
 });
 

@@ -47,6 +47,18 @@ const refuse = (code: string, message: string, current?: Frame): never => {
   throw new RoomcastError(code, message, undefined, current);
 };
 
+/** What the hub tells by itself: whoever reads one takes it for something that was checked and stored. */
+const HUB_EVENTS = ["comment", "comment_deleted", "doc", "purged", "upload"];
+
+const isAdmin = ({ role }: Member): boolean => role === "admin" || role === "service";
+
+/** Refuses the names of events and signals that this member may not use. */
+function mustMaySay(member: Member, event: string): void {
+  if (isAdmin(member)) return;
+  if (event.startsWith("admin:")) refuse("forbidden", "events named admin:… are for admins");
+  if (HUB_EVENTS.includes(event)) refuse("forbidden", `events named ${event} are the hub's own: use the operation, or another name`);
+}
+
 let lastId = 0;
 const newId = (kind: string): string => `${kind}-${++lastId}`;
 
@@ -129,8 +141,11 @@ export class FakeRoom {
   #perform(member: Member, op: string, fields: Frame): unknown {
     const target = fields.target as string;
     switch (op) {
-      case "publish": return this.publish(fields.event as string, fields.data, member.user);
+      case "publish":
+        mustMaySay(member, fields.event as string);
+        return this.publish(fields.event as string, fields.data, member.user);
       case "signal":
+        mustMaySay(member, fields.event as string);
         this.push({ push: "signal", event: fields.event, data: fields.data, from: member.user });
         return {};
       case "history": return this.#history(fields);
@@ -138,7 +153,9 @@ export class FakeRoom {
       case "like": return this.#like(member, target, fields.on === true);
       case "count": { const { value, version } = this.count(target, fields.counter as string, fields.by as number); return { value, version }; }
       case "comment": return this.comment(member.user, target, fields.text as string);
-      case "moderate": return this.moderate(fields.comment as string, fields.decision as "approve" | "reject", fields.version as number);
+      case "moderate":
+        if (!isAdmin(member)) refuse("forbidden", "this role may not do that in this room");
+        return this.moderate(fields.comment as string, fields.decision as "approve" | "reject", fields.version as number);
       case "upload": return this.#upload(member, target, fields.state as string, fields.progress as number | undefined);
       case "reserve": return this.#reserve(member, fields.item as string, fields.quantity as number);
       case "put": return this.#put(fields.doc as string, fields.value, fields.version as number);
@@ -157,7 +174,7 @@ export class FakeRoom {
   moderate(comment: string, decision: "approve" | "reject", version: number): Frame {
     const held = this.comments.get(comment);
     if (!held) return refuse("not_found", "no such comment");
-    if (held.state !== "pending" || held.version !== version) return refuse("conflict", "it was decided already", { state: held.state, version: held.version });
+    if (held.state !== "pending" || held.version !== version) return refuse("conflict", "it was decided already", { state: held.state === "visible" ? "approved" : held.state, version: held.version });
     held.version++;
     held.state = decision === "approve" ? "visible" : "rejected";
     if (held.state === "visible") this.#show(held);

@@ -68,11 +68,14 @@ export declare class Room extends Emitter<RoomEvents> {
     people(): Handle<Presence>;
     /** Resolves once joined; rejects where the hub refuses for good. */
     ready(): Promise<void>;
-    /** Sends an event to everyone in the room; retried under one key until it is acknowledged. */
+    /**
+     * Sends an event to everyone in the room; retried under one key until it is acknowledged. The names `comment`,
+     * `comment_deleted`, `doc`, `purged`, `upload` and all that begin with `admin:` are `forbidden` to guests and members.
+     */
     publish(event: string, data: unknown, options?: KeyedOptions): Promise<Position>;
     /**
      * Sends a fleeting message: it is not kept, not queued, and not sent where the room is not joined just now. One that is
-     * too large for the hub is not sent either; the client's `error` tells of it.
+     * too large for the hub is not sent either; the client's `error` tells of it. `publish` says which names are reserved.
      */
     signal(event: string, data?: unknown): void;
     /** Sets or takes back this user's like; setting it twice is setting it once. */
