@@ -16,6 +16,10 @@ export interface Call {
   /** Safe to send again on another connection: it carries a key, changes nothing, or sets what is set already. */
   readonly repeatable: boolean;
   readonly bytes: number;
+  /** Rises with each call made. */
+  readonly order: number;
+  /** The later call that went out while this one was under way, and says otherwise. */
+  overtakenBy: Call | undefined;
   /** Not to be sent before this moment: the hub asked for patience. */
   notBefore: number;
   settle(error: Error | undefined, ok?: unknown): void;
@@ -26,6 +30,7 @@ export class Outbox {
   #waiting: Call[] = [];
   readonly #inFlight = new Map<number, Call>();
   #bytes = 0;
+  #made = 0;
 
   /** Queues a call and promises its answer. `how.bytes` is the size of `fields` on the wire. */
   add(op: string, fields: Frame, how: { room?: string | undefined; repeatable: boolean; timeoutMs: number; bytes: number }, signal?: CallOptions["signal"]): Promise<unknown> {
@@ -38,7 +43,7 @@ export class Outbox {
       const abort = () => call.settle(signal?.reason);
       const timer = setTimeout(() => call.settle(new RoomcastError("timeout", `no answer to ${op} within ${how.timeoutMs} ms`)), how.timeoutMs);
       const call: Call = {
-        op, fields, bytes, room: how.room, repeatable: how.repeatable, notBefore: 0,
+        op, fields, bytes, room: how.room, repeatable: how.repeatable, order: ++this.#made, overtakenBy: undefined, notBefore: 0,
         settle: (error, ok) => {
           if (!this.#remove(call)) return;
           clearTimeout(timer);
@@ -53,13 +58,19 @@ export class Outbox {
     });
   }
 
-  /** Sends what may go now, in order. `send` returns the id it used, or nothing where it settled the call itself. */
+  /**
+   * Sends what may go now, in order: a call that has to wait holds up the later ones of its room, and nothing else.
+   * `send` returns the id it used, or nothing where it settled the call itself.
+   */
   flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void {
+    const held = new Set<string | undefined>();
     for (const call of [...this.#waiting]) {
-      if (call.notBefore > now || !ready(call)) continue;
+      if (call.notBefore > now && call.room !== undefined) held.add(call.room);
+      if (call.notBefore > now || held.has(call.room) || !ready(call)) continue;
       const id = send(call);
       if (id === undefined) continue;
       this.#waiting.splice(this.#waiting.indexOf(call), 1);
+      for (const earlier of this.#inFlight.values()) if (contradicts(call, earlier)) earlier.overtakenBy = call;
       this.#inFlight.set(id, call);
     }
   }
@@ -69,22 +80,33 @@ export class Outbox {
     return this.#inFlight.get(id);
   }
 
-  /** Puts an answered call back in line. */
+  /** To repeat this call would undo what was said after it, and is not in line to be said again. */
+  overtaken({ overtakenBy }: Call): boolean {
+    return overtakenBy !== undefined && !this.#waiting.includes(overtakenBy);
+  }
+
+  /** Puts an answered call back in line, before the calls that were made after it. */
   again(id: number, notBefore: number): void {
     const call = this.#inFlight.get(id);
     if (!call) return;
     this.#inFlight.delete(id);
     call.notBefore = notBefore;
-    this.#waiting.push(call);
+    this.#line([call]);
   }
 
-  /** The connection went: repeatable calls go to the head of the line, the others have an unknown fate and fail. */
+  /** The connection went: repeatable calls go back in line, the others have an unknown fate and fail. */
   connectionLost(error: Error): void {
     const lost = [...this.#inFlight.values()];
     const kept = lost.filter((call) => call.repeatable);
     for (const call of lost) if (!call.repeatable) call.settle(error);
     this.#inFlight.clear();
-    this.#waiting.unshift(...kept);
+    this.#line(kept);
+    for (const call of kept.reverse()) if (this.overtaken(call)) call.settle(error);
+  }
+
+  #line(calls: readonly Call[]): void {
+    this.#waiting.push(...calls);
+    this.#waiting.sort((a, b) => a.order - b.order);
   }
 
   /** Fails what is in flight, or everything. */
@@ -105,3 +127,6 @@ export class Outbox {
     return true;
   }
 }
+
+/** Of the calls that may be repeated only a like sets what another sets differently. */
+const contradicts = (call: Call, { op, room, fields }: Call): boolean => op === "like" && call.op === op && call.room === room && call.fields.target === fields.target;

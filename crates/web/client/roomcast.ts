@@ -271,7 +271,7 @@ export class Roomcast extends Emitter<ClientEvents> {
     if (frame.error === undefined) return call.settle(undefined, frame.ok);
     const error = readError(frame);
     // Nothing was applied and the call is harmless to repeat: it stays in line until its own time runs out.
-    if (error.code === "unavailable" && call.repeatable) {
+    if (error.code === "unavailable" && call.repeatable && !this.#outbox.overtaken(call)) {
       const wait = error.retryMs ?? backoffMs(1, Math.random());
       this.#outbox.again(id, Date.now() + wait);
       this.#flushIn(wait);

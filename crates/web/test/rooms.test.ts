@@ -246,6 +246,86 @@ describe("calls", () => {
     await expect(published).resolves.toBeDefined();
   });
 
+  it("keep their order in a room where one of them has to wait, and hold up no other room", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const other = rc.room("event:b");
+    answerJoin(socket);
+    const calls = [room.like("p")];
+    socket.say({ id: 4, error: { code: "unavailable", message: "down", retry_ms: 400 } });
+    calls.push(room.like("p", false), room.like("q"));
+    other.like("p").catch(() => {});
+    rc.ping().catch(() => {});
+    expect(socket.ops("like").map(({ room, target, on }) => [room, target, on])).toEqual([["event:a", "p", true], ["event:b", "p", true]]);
+    expect(socket.ops("ping")).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(400);
+    const again = socket.ops("like").slice(2);
+    expect(again.map(({ target, on }) => [target, on])).toEqual([["p", true], ["p", false], ["q", true]]);
+    rc.close();
+    await Promise.allSettled(calls);
+  });
+
+  it("are not repeated where that would undo what was said later", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const unavailable = (like: Record<string, unknown>) => socket.say({ id: like.id, error: { code: "unavailable", message: "down", retry_ms: 100 } });
+    const likes = (...ons: boolean[]) => ons.map((on) => room.like("p", on).then(() => "done", (error) => error.code as string));
+
+    // Each way that the answers may come in: the later one under way, and done.
+    let calls = likes(true, false);
+    unavailable(socket.ops("like")[0]!);
+    socket.ok(socket.ops("like")[1]!.id, { value: 0, on: false, version: 1 });
+    expect(await Promise.all(calls)).toEqual(["unavailable", "done"]);
+    calls = likes(true, false);
+    socket.ok(socket.ops("like")[3]!.id, { value: 0, on: false, version: 1 });
+    unavailable(socket.ops("like")[2]!);
+    expect(await Promise.all(calls)).toEqual(["unavailable", "done"]);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(socket.ops("like")).toHaveLength(4);
+
+    // Where both are refused, both are said again.
+    calls = likes(true, false);
+    unavailable(socket.ops("like")[5]!);
+    unavailable(socket.ops("like")[4]!);
+    await vi.advanceTimersByTimeAsync(100);
+    expect(socket.ops("like").slice(6).map(({ on }) => on)).toEqual([true, false]);
+    // Over a lost connection it is the same.
+    socket.ok(socket.ops("like")[7]!.id, { value: 0, on: false, version: 1 });
+    socket.drop(1006);
+    expect(await Promise.all(calls)).toEqual(["connection_lost", "done"]);
+    await vi.advanceTimersByTimeAsync(1);
+    let next = await accept();
+    answerJoin(next, { recovered: true });
+    expect(next.ops("like")).toEqual([]);
+    calls = likes(true, false);
+    next.drop(1006);
+    await vi.advanceTimersByTimeAsync(10_000);
+    next = await accept();
+    answerJoin(next, { recovered: true });
+    expect(next.ops("like").map(({ on }) => on)).toEqual([true, false]);
+    for (const { id, on } of next.ops("like")) next.ok(id, { value: Number(on), on, version: 2 + Number(id) });
+    expect(await Promise.all(calls)).toEqual(["done", "done"]);
+    expect(room.likes("p").value).toEqual({ value: 0, on: false, pending: false });
+  });
+
+  it("go out in the order they were made where some were under way when the connection went", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const calls = [room.publish("e", 1), room.publish("e", 2), room.publish("e", 3)];
+    socket.say({ id: 3, error: { code: "unavailable", message: "down", retry_ms: 1 } });
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    answerJoin(next, { recovered: true });
+    await vi.advanceTimersByTimeAsync(1);
+    expect(next.ops("publish").map(({ data }) => data)).toEqual([1, 2, 3]);
+    rc.close();
+    await Promise.allSettled(calls);
+  });
+
   it("fail with the hub's code and advice", async () => {
     const { rc, socket } = await connected();
     const room = rc.room("event:a");

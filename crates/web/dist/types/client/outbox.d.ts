@@ -7,6 +7,10 @@ export interface Call {
     /** Safe to send again on another connection: it carries a key, changes nothing, or sets what is set already. */
     readonly repeatable: boolean;
     readonly bytes: number;
+    /** Rises with each call made. */
+    readonly order: number;
+    /** The later call that went out while this one was under way, and says otherwise. */
+    overtakenBy: Call | undefined;
     /** Not to be sent before this moment: the hub asked for patience. */
     notBefore: number;
     settle(error: Error | undefined, ok?: unknown): void;
@@ -20,13 +24,18 @@ export declare class Outbox {
         timeoutMs: number;
         bytes: number;
     }, signal?: CallOptions["signal"]): Promise<unknown>;
-    /** Sends what may go now, in order. `send` returns the id it used, or nothing where it settled the call itself. */
+    /**
+     * Sends what may go now, in order: a call that has to wait holds up the later ones of its room, and nothing else.
+     * `send` returns the id it used, or nothing where it settled the call itself.
+     */
     flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void;
     /** The call that waits for the answer `id`. */
     answered(id: number): Call | undefined;
-    /** Puts an answered call back in line. */
+    /** To repeat this call would undo what was said after it, and is not in line to be said again. */
+    overtaken({ overtakenBy }: Call): boolean;
+    /** Puts an answered call back in line, before the calls that were made after it. */
     again(id: number, notBefore: number): void;
-    /** The connection went: repeatable calls go to the head of the line, the others have an unknown fate and fail. */
+    /** The connection went: repeatable calls go back in line, the others have an unknown fate and fail. */
     connectionLost(error: Error): void;
     /** Fails what is in flight, or everything. */
     fail(which: "in flight" | "all", error: Error): void;
