@@ -60,19 +60,26 @@ export class Outbox {
 
   /**
    * Sends what may go now, in order: a call that has to wait holds up the later ones of its room, and nothing else.
-   * `send` returns the id it used, or nothing where it settled the call itself.
+   * `send` returns the id it used, or nothing where it settled the call itself. Returns when the next call is due, of
+   * those that wait for a moment.
    */
-  flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void {
+  flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): number | undefined {
     const held = new Set<string | undefined>();
+    let next: number | undefined;
     for (const call of [...this.#waiting]) {
-      if (call.notBefore > now && call.room !== undefined) held.add(call.room);
-      if (call.notBefore > now || held.has(call.room) || !ready(call)) continue;
+      if (call.notBefore > now) {
+        next = Math.min(next ?? Infinity, call.notBefore);
+        if (call.room !== undefined) held.add(call.room);
+        continue;
+      }
+      if (held.has(call.room) || !ready(call)) continue;
       const id = send(call);
       if (id === undefined) continue;
       this.#waiting.splice(this.#waiting.indexOf(call), 1);
       for (const earlier of this.#inFlight.values()) if (contradicts(call, earlier)) earlier.overtakenBy = call;
       this.#inFlight.set(id, call);
     }
+    return next;
   }
 
   /** The call that waits for the answer `id`. */

@@ -17,6 +17,8 @@ const WOKEN_PONG_LIMIT_MS = 3_000;
 const CALL_LIMIT_MS = 30_000;
 const GUEST_TURN_MS = 3_000;
 const DEFAULT_PING_MS = 25_000;
+/** Nobody waits for longer than a day: timers overflow into "at once". */
+const MAX_WAIT_MS = 86_400_000;
 /** An overloaded hub is spared the quick first retries. */
 const OVERLOADED_ATTEMPT = 3;
 
@@ -272,9 +274,8 @@ export class Roomcast extends Emitter<ClientEvents> {
     const error = readError(frame);
     // Nothing was applied and the call is harmless to repeat: it stays in line until its own time runs out.
     if (error.code === "unavailable" && call.repeatable && !this.#outbox.overtaken(call)) {
-      const wait = error.retryMs ?? backoffMs(1, Math.random());
-      this.#outbox.again(id, Date.now() + wait);
-      this.#flushIn(wait);
+      this.#outbox.again(id, Date.now() + (error.retryMs ?? backoffMs(1, Math.random())));
+      this.#flush();
     } else call.settle(error);
   }
 
@@ -303,9 +304,9 @@ export class Roomcast extends Emitter<ClientEvents> {
     this.#goawayTimer = setTimeout(() => this.#lost(1012, reason), this.#comeBack(retryMs));
   }
 
-  /** The hub's own word on when to come back. Nobody waits for longer than a day: timers overflow into "at once". */
+  /** The hub's own word on when to come back. */
   #comeBack(retryMs: number): number {
-    const inMs = Math.min(retryMs, 86_400_000);
+    const inMs = Math.min(retryMs, MAX_WAIT_MS);
     this.#comeBackAt = Date.now() + inMs;
     return inMs;
   }
@@ -396,10 +397,12 @@ export class Roomcast extends Emitter<ClientEvents> {
       const status = room === undefined ? undefined : this.#rooms.get(room)?.status;
       return status !== "joining" && status !== "wanted";
     };
-    this.#outbox.flush(Date.now(), ready, (call) => {
+    const next = this.#outbox.flush(Date.now(), ready, (call) => {
       const error = this.#tooLarge(call.bytes);
       return error ? void call.settle(error) : this.#send(call.op, call.fields);
     });
+    clearTimeout(this.#flushTimer);
+    if (next !== undefined) this.#flushTimer = setTimeout(() => this.#flush(), Math.min(next - Date.now(), MAX_WAIT_MS));
   }
 
   #tell(frame: Frame): void {
@@ -412,11 +415,6 @@ export class Roomcast extends Emitter<ClientEvents> {
   #tooLarge(bytes: number): RoomcastError | undefined {
     const limit = this.session?.limits?.frame_bytes;
     return typeof limit === "number" && bytes > limit ? new RoomcastError("too_large", `a message may have at most ${limit} bytes`) : undefined;
-  }
-
-  #flushIn(ms: number): void {
-    // Several waiters may ask; each flush sends only what is due, so one timer per asker is enough.
-    this.#flushTimer = setTimeout(() => this.#flush(), ms);
   }
 
   #send(op: string, fields: Frame): number | undefined {

@@ -326,6 +326,28 @@ describe("calls", () => {
     await Promise.allSettled(calls);
   });
 
+  it("that have to wait are sent when their time has come, on whatever connection", async () => {
+    const { rc, socket } = await connected();
+    const room = rc.room("event:a");
+    answerJoin(socket);
+    const done = [room.publish("e", 1), rc.claim("slug", "a")];
+    socket.say({ id: 3, error: { code: "unavailable", message: "down", retry_ms: 5_000 } });
+    socket.say({ id: 4, error: { code: "unavailable", message: "down", retry_ms: 3_000 } });
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(1);
+    const next = await accept();
+    answerJoin(next, { recovered: true });
+    await vi.advanceTimersByTimeAsync(2_998);
+    expect(next.ops("claim")).toHaveLength(0);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(next.ops("claim")).toHaveLength(1);
+    expect(next.ops("publish")).toHaveLength(0);
+    await vi.advanceTimersByTimeAsync(2_000);
+    for (const op of ["claim", "publish"]) next.ok(next.ops(op)[0]!.id);
+    await Promise.all(done);
+    expect(vi.getTimerCount()).toBe(1);
+  });
+
   it("fail with the hub's code and advice", async () => {
     const { rc, socket } = await connected();
     const room = rc.room("event:a");

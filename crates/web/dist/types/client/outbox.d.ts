@@ -26,9 +26,10 @@ export declare class Outbox {
     }, signal?: CallOptions["signal"]): Promise<unknown>;
     /**
      * Sends what may go now, in order: a call that has to wait holds up the later ones of its room, and nothing else.
-     * `send` returns the id it used, or nothing where it settled the call itself.
+     * `send` returns the id it used, or nothing where it settled the call itself. Returns when the next call is due, of
+     * those that wait for a moment.
      */
-    flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): void;
+    flush(now: number, ready: (call: Call) => boolean, send: (call: Call) => number | undefined): number | undefined;
     /** The call that waits for the answer `id`. */
     answered(id: number): Call | undefined;
     /** To repeat this call would undo what was said after it, and is not in line to be said again. */
