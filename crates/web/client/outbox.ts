@@ -18,6 +18,8 @@ export interface Call {
   readonly bytes: number;
   /** Rises with each call made. */
   readonly order: number;
+  /** When it is given up. */
+  readonly until: number;
   /** The later call that went out while this one was under way, and says otherwise. */
   overtakenBy: Call | undefined;
   /** Not to be sent before this moment: the hub asked for patience. */
@@ -43,7 +45,7 @@ export class Outbox {
       const abort = () => call.settle(signal?.reason);
       const timer = setTimeout(() => call.settle(new RoomcastError("timeout", `no answer to ${op} within ${how.timeoutMs} ms`)), how.timeoutMs);
       const call: Call = {
-        op, fields, bytes, room: how.room, repeatable: how.repeatable, order: ++this.#made, overtakenBy: undefined, notBefore: 0,
+        op, fields, bytes, room: how.room, repeatable: how.repeatable, order: ++this.#made, until: Date.now() + how.timeoutMs, overtakenBy: undefined, notBefore: 0,
         settle: (error, ok) => {
           if (!this.#remove(call)) return;
           clearTimeout(timer);

@@ -272,9 +272,12 @@ export class Roomcast extends Emitter<ClientEvents> {
     if (!call) return;
     if (frame.error === undefined) return call.settle(undefined, frame.ok);
     const error = readError(frame);
-    // Nothing was applied and the call is harmless to repeat: it stays in line until its own time runs out.
-    if (error.code === "unavailable" && call.repeatable && !this.#outbox.overtaken(call)) {
-      this.#outbox.again(id, Date.now() + (error.retryMs ?? backoffMs(1, Math.random())));
+    // Nothing was applied and the call is harmless to repeat: it stays in line, as long as its own time lasts. After a
+    // reconnect all that was waiting goes out at once, and the hub may take a part of it only.
+    const later = error.code === "unavailable" || (error.code === "rate_limited" && error.retryMs !== undefined);
+    const notBefore = Date.now() + (error.retryMs ?? backoffMs(1, Math.random()));
+    if (later && call.repeatable && notBefore < call.until && !this.#outbox.overtaken(call)) {
+      this.#outbox.again(id, notBefore);
       this.#flush();
     } else call.settle(error);
   }

@@ -65,8 +65,8 @@ describe("likes", () => {
     const { room, socket } = await joined([{ target: "p", counter: "like", value: 10, version: 5 }]);
     const likes = room.likes("p");
     const done = likes.set(true);
-    refuse(socket, "like", "rate_limited", { retry_ms: 500 });
-    await expect(done).rejects.toMatchObject({ code: "rate_limited", retryMs: 500 });
+    refuse(socket, "like", "internal", { retry_ms: 500 });
+    await expect(done).rejects.toMatchObject({ code: "internal", retryMs: 500 });
     expect(likes.value).toEqual({ value: 10, on: undefined, pending: false });
   });
 

@@ -98,7 +98,7 @@ it("useLikes and useCounter move at once and settle", async () => {
   expect(text()).toBe("5 true true 2");
   await soon();
   expect(text()).toBe("5 true false 2");
-  hub.refuseNext("like", "rate_limited", 100);
+  hub.refuseNext("like", "forbidden");
   vi.spyOn(console, "error").mockImplementation(() => {});
   act(() => void rc.room("event:a").likes("p").set(false).catch(() => {}));
   expect(text()).toBe("4 false true 2");

@@ -326,6 +326,26 @@ describe("calls", () => {
     await Promise.allSettled(calls);
   });
 
+  it("are all done after a long time away, though the hub takes a part of them at a time", async () => {
+    const rc = client();
+    const room = rc.room("event:a");
+    const calls = Array.from({ length: 100 }, (_, n) => room.publish("e", n));
+    rc.connect();
+    const socket = await accept();
+    answerJoin(socket);
+    const taken: unknown[] = [];
+    for (let seen = 0; seen < 1_000 && taken.length < 100; await vi.advanceTimersByTimeAsync(1_000)) {
+      const burst = socket.ops("publish").slice(seen);
+      seen += burst.length;
+      for (const [n, { id, data }] of burst.entries()) {
+        if (n >= 20) socket.say({ id, error: { code: "rate_limited", message: "slow down", retry_ms: 900 } });
+        else if (taken.push(data)) socket.ok(id, { epoch: "e1", offset: taken.length });
+      }
+    }
+    expect(taken).toEqual(Array.from({ length: 100 }, (_, n) => n));
+    expect((await Promise.all(calls)).at(-1)).toEqual({ epoch: "e1", offset: 100 });
+  });
+
   it("that have to wait are sent when their time has come, on whatever connection", async () => {
     const { rc, socket } = await connected();
     const room = rc.room("event:a");
@@ -352,9 +372,14 @@ describe("calls", () => {
     const { rc, socket } = await connected();
     const room = rc.room("event:a");
     answerJoin(socket);
-    const liked = room.like("p");
-    socket.say({ id: 3, error: { code: "rate_limited", message: "slow down", retry_ms: 900 } });
-    await expect(liked).rejects.toMatchObject({ code: "rate_limited", retryable: true, retryMs: 900 });
+    const refused = (call: Promise<unknown>, id: number, retry: { retry_ms?: number } = {}) => {
+      socket.say({ id, error: { code: "rate_limited", message: "slow down", ...retry } });
+      return expect(call).rejects.toMatchObject({ code: "rate_limited", retryable: true, ...("retry_ms" in retry ? { retryMs: retry.retry_ms } : {}) });
+    };
+    await refused(room.put("plan", 1, 3), 3, { retry_ms: 900 });
+    await refused(room.like("p"), 4);
+    // To wait for longer than the caller does is of no use.
+    await refused(room.like("p", true, { timeoutMs: 800 }), 5, { retry_ms: 900 });
   });
 
   it("time out, can be called off, and are bounded", async () => {

@@ -9,6 +9,8 @@ export interface Call {
     readonly bytes: number;
     /** Rises with each call made. */
     readonly order: number;
+    /** When it is given up. */
+    readonly until: number;
     /** The later call that went out while this one was under way, and says otherwise. */
     overtakenBy: Call | undefined;
     /** Not to be sent before this moment: the hub asked for patience. */
