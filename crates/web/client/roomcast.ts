@@ -44,6 +44,8 @@ export class Roomcast extends Emitter<ClientEvents> {
   #lastId = 0;
   #pending = new Map<number, { room: RoomState; since: Position | undefined }>();
   #pingId = 0;
+  /** By when the question must have been answered. */
+  #pongBy = Infinity;
   #connectedAt = 0;
   #heardAt = 0;
   #comeBackAt: number | undefined;
@@ -204,6 +206,7 @@ export class Roomcast extends Emitter<ClientEvents> {
     const socket = this.#socket;
     this.#socket = undefined;
     this.#pingId = 0;
+    this.#pongBy = Infinity;
     this.#pending.clear();
     this.#guestDone();
     if (socket) {
@@ -262,6 +265,7 @@ export class Roomcast extends Emitter<ClientEvents> {
       else this.#connected(frame.ok as Session);
     } else if (id === this.#pingId) {
       this.#pingId = 0;
+      this.#pongBy = Infinity;
       clearTimeout(this.#pongTimer);
     } else if (this.#pending.has(id)) this.#joinAnswered(id, frame);
     else this.#answered(id, frame);
@@ -325,6 +329,10 @@ export class Roomcast extends Emitter<ClientEvents> {
 
   #probe(limitMs: number): void {
     if (this.#pingId === 0) this.#pingId = this.#send("ping", {}) ?? 0;
+    // A deadline that runs is never put off: the heartbeat may come more often than the limit is long.
+    const pongBy = Date.now() + limitMs;
+    if (this.#pongBy <= pongBy) return;
+    this.#pongBy = pongBy;
     clearTimeout(this.#pongTimer);
     this.#pongTimer = setTimeout(() => this.#lost(1006, "the hub fell silent"), limitMs);
   }

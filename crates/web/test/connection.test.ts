@@ -233,6 +233,41 @@ describe("losing the connection", () => {
     expect(rc.state).toMatchObject({ name: "reconnecting", code: 1006 });
   });
 
+  it("notices the same where the hub wants to be asked more often than an answer may take", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0.999);
+    const rc = client().connect();
+    const socket = await accept({ ping_ms: 5_000 });
+    await vi.advanceTimersByTimeAsync(5_000);
+    socket.ok(socket.ops("ping")[0]!.id, { now: 1 });
+    // Asked at 10 s, and from then on silent for the 10 s that an answer may take.
+    await vi.advanceTimersByTimeAsync(14_999);
+    expect(rc.state.name).toBe("connected");
+    await vi.advanceTimersByTimeAsync(1);
+    expect(rc.state).toMatchObject({ name: "reconnecting", code: 1006 });
+    // The next connection has a deadline of its own.
+    await vi.advanceTimersByTimeAsync(2_000);
+    await accept({ ping_ms: 5_000 });
+    await vi.advanceTimersByTimeAsync(14_999);
+    expect(rc.state.name).toBe("connected");
+    await vi.advanceTimersByTimeAsync(1);
+    expect(rc.state.name).toBe("reconnecting");
+  });
+
+  it("gives a page that wakes a shorter deadline, and none that wakes again a later one", async () => {
+    const page = new EventTarget();
+    vi.stubGlobal("window", page);
+    vi.stubGlobal("document", Object.assign(new EventTarget(), { visibilityState: "visible" }));
+    const { rc } = await connected();
+    await vi.advanceTimersByTimeAsync(26_000);
+    page.dispatchEvent(new Event("online"));
+    await vi.advanceTimersByTimeAsync(2_000);
+    page.dispatchEvent(new Event("pageshow"));
+    await vi.advanceTimersByTimeAsync(999);
+    expect(rc.state.name).toBe("connected");
+    await vi.advanceTimersByTimeAsync(1);
+    expect(rc.state.name).toBe("reconnecting");
+  });
+
   it("probes at once when the page wakes, and does not wait out its backoff", async () => {
     const page = new EventTarget();
     vi.stubGlobal("window", page);
