@@ -4,7 +4,7 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import { need, setText } from "../shared/dom";
-import { findToken, keepToken } from "../shared/token";
+import { findToken, keepToken, watchToken } from "../shared/token";
 import { Board } from "./board";
 import { Link } from "./link";
 
@@ -18,8 +18,6 @@ function close(why: string): void {
   leave?.();
   leave = undefined;
   keepToken(undefined);
-  board.hidden = true;
-  gate.hidden = false;
   setText(note, why);
   field.focus();
 }
@@ -43,6 +41,9 @@ function open(token: string): void {
     shown();
     link.close();
     render(null, board);
+    // Behind the gate again, also where another token follows at once: what it opens is shown when it has let us in.
+    board.hidden = true;
+    gate.hidden = false;
   };
   link.connect();
 }
@@ -54,6 +55,7 @@ need<HTMLFormElement>("gate-form").addEventListener("submit", (event) => {
   if (token) open(token);
 });
 
+watchToken(open);
 const found = findToken();
 if (found) open(found);
 else field.focus();

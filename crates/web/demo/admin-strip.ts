@@ -2,7 +2,7 @@
 
 import { type AdminLink, notificationPanel, openAdmin } from "../shared/admin";
 import { h, need, setText } from "../shared/dom";
-import { findToken, keepToken } from "../shared/token";
+import { findToken, keepToken, watchToken } from "../shared/token";
 import { queue } from "./queue";
 
 export function adminStrip(roomName: string, toast: (text: string) => void): void {
@@ -50,6 +50,7 @@ export function adminStrip(roomName: string, toast: (text: string) => void): voi
     field.value = "";
     if (token) open(token);
   });
+  watchToken(open);
   const found = findToken();
   if (found) open(found);
 }

@@ -4,17 +4,29 @@ const KEY = "roomcast:admin-token";
 
 /** Takes `#token=…` out of the address, so that it is not copied on with it; else what this tab already has. */
 export function findToken(): string | undefined {
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    history.replaceState(null, "", location.pathname + location.search);
-    keepToken(given);
-    return given;
-  }
+  const given = takeToken();
+  if (given !== undefined) return given;
   try {
     return sessionStorage.getItem(KEY) ?? undefined;
   } catch {
     return undefined;
   }
+}
+
+/** Hands on each token that is pasted into the address of the open page: for a browser that is no new page. */
+export function watchToken(open: (token: string) => void): void {
+  addEventListener("hashchange", () => {
+    const given = takeToken();
+    if (given !== undefined) open(given);
+  });
+}
+
+function takeToken(): string | undefined {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return undefined;
+  history.replaceState(null, "", location.pathname + location.search);
+  keepToken(given);
+  return given;
 }
 
 export function keepToken(token: string | undefined): void {
