@@ -31,6 +31,7 @@ export class Card {
   readonly #more: HTMLButtonElement;
   #value = 0;
   #all = false;
+  readonly #ends: readonly (() => void)[];
 
   constructor(photo: Photo, host: CardHost, eager: boolean) {
     this.#photo = photo;
@@ -70,10 +71,12 @@ export class Card {
       setText(this.#downloads, count(downloads.value.value));
       this.#label();
     };
-    likes.subscribe(drawLikes);
-    downloads.subscribe(drawDownloads);
-    room.counter(photo.id, "comment").subscribe(({ value }) => setText(this.#commentCount, count(value)));
-    comments.subscribe(() => this.#drawComments());
+    this.#ends = [
+      likes.subscribe(drawLikes),
+      downloads.subscribe(drawDownloads),
+      room.counter(photo.id, "comment").subscribe(({ value }) => setText(this.#commentCount, count(value))),
+      comments.subscribe(() => this.#drawComments()),
+    ];
     drawLikes();
     drawDownloads();
     setText(this.#commentCount, count(room.value(photo.id, "comment")));
@@ -90,6 +93,12 @@ export class Card {
       this.#download.href = src;
     }
     this.#label();
+  }
+
+  /** Takes the card off the wall, and its ear off the room. */
+  end(): void {
+    this.element.remove();
+    for (const end of this.#ends) end();
   }
 
   /** Brings "3 min ago" up to date. */

@@ -71,7 +71,7 @@ function hangShared(id: string, user: string, picture: Picture | undefined): voi
 }
 
 function takeDown(id: string): void {
-  cards.get(id)?.element.remove();
+  cards.get(id)?.end();
   cards.delete(id);
 }
 
