@@ -26,7 +26,10 @@ export interface Position {
   readonly offset: number;
 }
 
-/** A must-deliver event: in order, once. `replay` is true where it came from history and not live. */
+/**
+ * A must-deliver event: in order, once. `replay` is true where it came with the answer to a join, and not pushed. After a
+ * long gap the answer holds the oldest of what was missed; the rest is pushed, and looks like what is live.
+ */
 export interface RoomEvent {
   readonly event: string;
   readonly data: unknown;
@@ -217,7 +220,10 @@ export interface RoomEvents {
   presence: Presence;
   /** Joined for the first time, or anew after a reset. */
   joined: Position;
-  /** Joined again after a lost connection, with nothing missed. */
+  /**
+   * Joined again after a lost connection, with nothing lost. `missed` counts the events that came with the answer: after a
+   * long gap these are the oldest, and the rest follows as pushes.
+   */
   recovered: { readonly missed: number };
   /** Continuity was lost: what was built from this room's events must be built anew. `reload` asks for the recent ones. */
   reset: { readonly reason: string };

@@ -116,6 +116,15 @@ describe("coming back to a room", () => {
     expect(room.position).toEqual({ epoch: "e1", offset: 8 });
   });
 
+  it("hears the rest of a long gap as pushes, after the oldest of it", async () => {
+    const { room, heard, socket } = await rejoined({ offset: 7, recovered: true, events: [past(6), past(7)] });
+    const replays: boolean[] = [];
+    room.on("event", ({ replay }) => replays.push(replay));
+    for (const offset of [8, 9, 10]) socket.say(live(offset));
+    expect(heard).toEqual([6, 7, "recovered 2", 8, 9, 10]);
+    expect(replays).toEqual([false, false, false]);
+  });
+
   it("says reset before the events it makes necessary, and forgets counts of another epoch", async () => {
     const { room, heard } = await rejoined({ epoch: "e2", offset: 2, recovered: false, events: [past(2)], counts: [{ target: "p", counter: "like", value: 1, version: 1 }] });
     expect(heard).toEqual(["reset", 2]);
