@@ -24,8 +24,9 @@ use crate::{
     redis::{Effect, Routed, Script, lock_script, map_fault, run},
 };
 
-/// Entries copied at once.
+/// Entries copied at once, and about how many bytes of them: one entry may be as large as an event.
 const PAGE: u32 = 100;
+const PAGE_BYTES: u32 = 256 * 1024;
 /// Outboxes worked on at once.
 const AT_ONCE: usize = 32;
 /// Outboxes taken from what other nodes told, at once.
@@ -214,9 +215,9 @@ impl Mover {
         let mut moved = Moved::default();
         loop {
             let text = position.map(|position| position.to_string()).unwrap_or_default();
-            let args: Vec<Value> = vec![text.as_str().into(), PAGE.into(), millis(KEEP)];
+            let args: Vec<Value> = vec![text.as_str().into(), PAGE.into(), millis(KEEP), PAGE_BYTES.into()];
             let said: Vec<String> = self.call(&self.scripts.out, vec![self.outboxes.key(slot)], args).await?;
-            let [oldest, kept, entries @ ..] = &said[..] else { return Err(nonsense()) };
+            let [oldest, kept, more, entries @ ..] = &said[..] else { return Err(nonsense()) };
             if entries.is_empty() {
                 return Ok(Copied::To(position, moved));
             }
@@ -240,7 +241,7 @@ impl Mover {
                     position = Some(Place::parse(last).ok_or_else(nonsense)?);
                     moved.changes += count;
                     moved.gaps += u64::from(gap);
-                    if count < u64::from(PAGE) {
+                    if more == "0" {
                         return Ok(Copied::To(position, moved));
                     }
                 }

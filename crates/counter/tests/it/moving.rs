@@ -229,6 +229,33 @@ async fn outboxes_keep_what_was_copied_for_a_while_and_are_bounded() {
     assert!(ttl > 29 * 86_400_000, "{ttl}");
 }
 
+/// An event may be as large as a frame, and a hundred of them are more than one answer should hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_changes_are_copied_in_parts_each_once_and_in_order() {
+    let server = Server::start_cluster();
+    let mut node = Process::start(&server, "node", 10_000).await;
+    node.count("event:a").await;
+    let keys: Vec<String> = node.raw(&["KEYS", "rc:{[0-9]*}:changes"]).await.convert().expect("a list");
+    for value in 2..=150 {
+        let data = format!(r#"{{"value":{value},"more":"{}"}}"#, "x".repeat(64 * 1024));
+        node.raw(&["XADD", &keys[0], "*", "k", "event", "r", "event:a", "d", &data]).await;
+    }
+    let asked = |told: &str| {
+        let line =
+            told.lines().find(|line| line.starts_with("cmdstat_xrange:")).unwrap_or_default().to_owned();
+        line.split(['=', ',']).nth(1).and_then(|calls| calls.parse::<u64>().ok()).unwrap_or_default()
+    };
+    let info = async |node: &Process| -> String {
+        node.raw(&["INFO", "commandstats"]).await.convert().expect("a text")
+    };
+    let before = asked(&info(&node).await);
+    assert_eq!(node.step().await, Moved { changes: 150, gaps: 0 });
+    // Four of 64 KiB are a page: 38 pages, and each looks at the oldest entry and at one piece at least.
+    let pages = (asked(&info(&node).await) - before) / 2;
+    assert!(pages >= 30, "{pages} pages");
+    assert!(is_whole(&node.all().await, &["event:a".to_owned()], 150));
+}
+
 /// Every kind of step finds its way out, those that nobody calls a change included.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_of_every_kind_reach_the_stream() {

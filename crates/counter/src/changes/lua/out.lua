@@ -1,19 +1,31 @@
--- Hands out what is in an outbox behind `position` ('': all of it), oldest first, and forgets what was copied long
--- enough ago. Returns the oldest id that is there ('': none) and how many are, then id, kind, room and data of each.
-local OUTBOX, position, limit, keep_ms = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- Hands out what is in an outbox behind `position` ('': all of it), oldest first, at most `limit` entries and about
+-- `most` bytes, and forgets what was copied long enough ago. Returns the oldest id that is there ('': none), how many
+-- are, and '1' if there is more behind what follows: id, kind, room and data of each.
+local OUTBOX, position = KEYS[1], ARGV[1]
+local limit, keep_ms, most = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local PIECE = 10
 local oldest = redis.call('XRANGE', OUTBOX, '-', '+', 'COUNT', 1)[1]
 if not oldest then
-  return { '', '0' }
+  return { '', '0', '0' }
 end
-local out = { oldest[1], string.format('%.0f', redis.call('XLEN', OUTBOX)) }
-for _, entry in ipairs(redis.call('XRANGE', OUTBOX, position == '' and '-' or ('(' .. position), '+', 'COUNT', limit)) do
-  local fields = {}
-  for i = 1, #entry[2], 2 do
-    fields[entry[2][i]] = entry[2][i + 1]
+local out = { oldest[1], string.format('%.0f', redis.call('XLEN', OUTBOX)), '0' }
+local from, count, bytes = position == '' and '-' or ('(' .. position), 0, 0
+repeat
+  local piece = redis.call('XRANGE', OUTBOX, from, '+', 'COUNT', PIECE)
+  for _, entry in ipairs(piece) do
+    if count == limit or bytes >= most then
+      out[3] = '1'
+      break
+    end
+    local fields = {}
+    for i = 1, #entry[2], 2 do
+      fields[entry[2][i]] = entry[2][i + 1]
+    end
+    out[#out + 1], out[#out + 2] = entry[1], fields['k']
+    out[#out + 1], out[#out + 2] = fields['r'], fields['d']
+    from, count, bytes = '(' .. entry[1], count + 1, bytes + #fields['d']
   end
-  out[#out + 1], out[#out + 2] = entry[1], fields['k']
-  out[#out + 1], out[#out + 2] = fields['r'], fields['d']
-end
+until out[3] == '1' or #piece < PIECE
 if position ~= '' then
   -- The entry at the position stays: that it is there is how the next look knows that nothing was given up behind it.
   local time = redis.call('TIME')
