@@ -203,7 +203,10 @@ impl fmt::Debug for RedisChanges {
 impl RedisChanges {
     /// The stream of this prefix, with the target of those who write it.
     pub fn new(client: impl Into<Routed>, prefix: &str, target: ChangeTarget) -> Self {
-        let script = Script::new("changes", include_str!("changes/lua/read.lua"));
+        let script = Script::new(
+            "changes",
+            concat!(include_str!("changes/lua/entry.lua"), include_str!("changes/lua/read.lua")),
+        );
         Self(Arc::new(Stream { client: client.into(), prefix: prefix.to_owned(), target, script }))
     }
 

@@ -145,12 +145,8 @@ impl Driver {
     async fn finish(&mut self) {
         let rest = async {
             while !self.works.is_empty() {
-                match self.works.next().await {
-                    Next::Answer(answer) => self.send(&answer),
-                    Next::Done(done) => {
-                        let _ends_anyway = self.on_done(*done);
-                    }
-                }
+                let next = self.works.next().await;
+                let _ends_anyway = self.tell(next);
             }
         };
         let _in_time = timeout(CLOSE_GRACE, rest).await;
@@ -200,20 +196,23 @@ impl Driver {
         close
     }
 
-    fn on_next(&mut self, next: Next) -> Option<CloseCode> {
-        let close = match next {
+    fn on_next(&mut self, mut next: Next) -> Option<CloseCode> {
+        if let Next::Done(done) = &mut next
+            && let Some(rest) = done.rest.take()
+        {
+            self.works.go_on(rest);
+        }
+        self.tell(next).or_else(|| self.works.release().and_then(|frame| self.on_frame(Ok(frame))))
+    }
+
+    fn tell(&mut self, next: Next) -> Option<CloseCode> {
+        match next {
             Next::Answer(answer) => {
                 self.send(&answer);
                 None
             }
-            Next::Done(mut done) => {
-                if let Some(rest) = done.rest.take() {
-                    self.works.go_on(rest);
-                }
-                self.on_done(*done)
-            }
-        };
-        close.or_else(|| self.works.release().and_then(|frame| self.on_frame(Ok(frame))))
+            Next::Done(done) => self.on_done(*done),
+        }
     }
 
     fn begin(&self, id: Option<u64>, task: roomcast_core::session::Task, kind: OpKind) -> Work {

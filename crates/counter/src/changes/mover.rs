@@ -93,7 +93,10 @@ impl Mover {
     pub(super) fn new(client: Routed, outboxes: Outboxes, owner: &str) -> Self {
         let scripts = Scripts {
             lease: lock_script("changes_lease"),
-            out: Script::new("changes_out", include_str!("lua/out.lua")),
+            out: Script::new(
+                "changes_out",
+                concat!(include_str!("lua/entry.lua"), include_str!("lua/out.lua")),
+            ),
             copy: Script::new("changes_copy", include_str!("lua/copy.lua")),
             told: Script::new("changes_told", "return redis.call('SADD', KEYS[1], unpack(ARGV))"),
             due: Script::new("changes_due", "return redis.call('SPOP', KEYS[1], ARGV[1])"),

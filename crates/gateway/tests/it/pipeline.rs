@@ -20,11 +20,25 @@ fn frame(id: u64) -> Value {
     }
 }
 
-async fn in_a_row(node: &TestNode, watcher: &mut Client, before: u64) -> u64 {
-    let token = token("tom", "member", Duration::from_secs(600));
+fn token_of(role: &str) -> String {
+    token("tom", role, Duration::from_secs(600))
+}
+
+async fn connected(node: &TestNode, role: &str) -> Raw {
     let mut socket = Raw::upgraded(node.public).await;
-    socket.say(&json!({ "id": 1, "op": "connect", "token": token })).await;
+    socket.say(&json!({ "id": 1, "op": "connect", "token": token_of(role) })).await;
     assert!(socket.text().await["ok"].is_object());
+    socket
+}
+
+async fn with_redis() -> (RedisServer, TestNode) {
+    let redis = RedisServer::start();
+    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    (redis, node)
+}
+
+async fn in_a_row(node: &TestNode, watcher: &mut Client, before: u64) -> u64 {
+    let mut socket = connected(node, "member").await;
     for id in 10..10 + FRAMES {
         socket.say(&frame(id)).await;
     }
@@ -63,8 +77,7 @@ async fn publishes_in_a_row_are_kept_told_and_answered_in_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() {
-    let redis = RedisServer::start();
-    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    let (redis, node) = with_redis().await;
     let mut watcher = watch(&node).await;
     let before = in_a_row(&node, &mut watcher, 0).await;
     // Also where Redis has forgotten the script meanwhile.
@@ -77,13 +90,9 @@ async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_sent_before_a_close_is_done_and_written_down_all_the_same() {
-    let redis = RedisServer::start();
-    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    let (_redis, node) = with_redis().await;
     let mut watcher = watch(&node).await;
-    let token = token("ada", "admin", Duration::from_secs(600));
-    let mut socket = Raw::upgraded(node.public).await;
-    socket.say(&json!({ "id": 1, "op": "connect", "token": token })).await;
-    assert!(socket.text().await["ok"].is_object());
+    let mut socket = connected(&node, "admin").await;
     let mut bytes = Vec::new();
     for id in 3..12 {
         let publish = json!({ "id": id, "op": "publish", "room": ROOM, "event": "e", "data": id });
@@ -99,8 +108,7 @@ async fn what_was_sent_before_a_close_is_done_and_written_down_all_the_same() {
         assert_eq!(watcher.push_of("event").await["offset"], offset);
     }
     // Nobody does anything in silence by going at once.
-    let mut admin = Client::open(node.public, Speak::Json).await;
-    admin.ok(json!({ "op": "connect", "token": token })).await;
+    let mut admin = Client::user(node.public, Speak::Json, &token_of("admin")).await;
     let mut log = json!(null);
     for _ in 0..100 {
         log = admin.ok(json!({ "op": "audit" })).await;

@@ -17,13 +17,7 @@ repeat
       out[3] = '1'
       break
     end
-    local fields = {}
-    for i = 1, #entry[2], 2 do
-      fields[entry[2][i]] = entry[2][i + 1]
-    end
-    out[#out + 1], out[#out + 2] = entry[1], fields['k']
-    out[#out + 1], out[#out + 2] = fields['r'], fields['d']
-    from, count, bytes = '(' .. entry[1], count + 1, bytes + #fields['d']
+    from, count, bytes = '(' .. entry[1], count + 1, bytes + entry_add(out, entry)
   end
 until out[3] == '1' or #piece < PIECE
 if position ~= '' then

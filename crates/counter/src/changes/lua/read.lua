@@ -3,11 +3,6 @@ local STREAM, after, limit = KEYS[1], ARGV[1], ARGV[2]
 local oldest = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
 local out = { oldest and oldest[1] or '' }
 for _, entry in ipairs(redis.call('XRANGE', STREAM, '(' .. after, '+', 'COUNT', limit)) do
-  local fields = {}
-  for i = 1, #entry[2], 2 do
-    fields[entry[2][i]] = entry[2][i + 1]
-  end
-  out[#out + 1], out[#out + 2] = entry[1], fields['k']
-  out[#out + 1], out[#out + 2] = fields['r'], fields['d']
+  entry_add(out, entry)
 end
 return out
