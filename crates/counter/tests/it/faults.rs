@@ -120,11 +120,15 @@ async fn without_a_connection_it_fails_at_once_and_certainly() {
         assert!(Instant::now() < deadline, "the loss was never noticed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let before = Instant::now();
-    assert!(!doubt(node.apply(command("ann", like("p/1", false))).await));
-    assert!(!doubt(node.redeem_ticket("t").await));
-    assert!(!doubt(node.counters(ROOM, None).await));
-    assert!(before.elapsed() < Duration::from_millis(300), "failing fast took {:?}", before.elapsed());
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let before = Instant::now();
+        assert!(!doubt(node.apply(command("ann", like("p/1", false))).await));
+        assert!(!doubt(node.redeem_ticket("t").await));
+        assert!(!doubt(node.counters(ROOM, None).await));
+        quickest = quickest.min(before.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(50), "failing fast took {quickest:?}");
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use roomcast_gateway::broker::{Broker, BrokerError, Feed, Publication};
+use roomcast_gateway::broker::{Broker, BrokerError, Feed, Publication, Published};
 use roomcast_protocol::Data;
+use tokio::time::sleep;
 
 use crate::{
     proxy::Proxy,
@@ -37,12 +38,19 @@ async fn a_full_send_buffer_wedges_nothing() {
     }
     node.until_health(|health| !health.usable).await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    // Once both connections are given up, refusals are quick.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let begun = Instant::now();
-    let refused = node.broker.publish(&numbered(&wall, 1)).await;
-    assert!(matches!(refused, Err(BrokerError::Unavailable { maybe_applied: false, .. })), "{refused:?}");
-    assert!(begun.elapsed() < Duration::from_millis(50), "{:?}", begun.elapsed());
+    // Once both connections are given up, the one after the other, refusals are certain and quick.
+    let given_up = Instant::now();
+    while may_have_run(&node.broker.publish(&numbered(&wall, 1)).await) {
+        assert!(given_up.elapsed() < Duration::from_secs(3), "a silent connection was kept");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        assert!(!may_have_run(&node.broker.publish(&numbered(&wall, 1)).await));
+        quickest = quickest.min(begun.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
 
     proxy.freeze(false);
     let begun = Instant::now();
@@ -50,6 +58,14 @@ async fn a_full_send_buffer_wedges_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     node.until(|item| matches!(item, Feed::Interrupted(_))).await;
     node.publish(&wall, 2).await;
+}
+
+/// Whether a publish that failed, as all do here, may have been done all the same.
+fn may_have_run(outcome: &Result<Published, BrokerError>) -> bool {
+    match outcome {
+        Err(BrokerError::Unavailable { maybe_applied, .. }) => *maybe_applied,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
@@ -65,7 +81,7 @@ async fn a_peer_that_does_not_read_is_noticed_and_comes_back() {
         let begun = Instant::now();
         node.until_health(|health| !health.usable).await;
         assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         proxy.freeze(false);
         let begun = Instant::now();
         node.until(|item| matches!(item, Feed::Interrupted(_))).await;

@@ -115,9 +115,13 @@ async fn when_redis_is_lost_sockets_stay_and_nothing_published_is_lost() {
     for _ in 0..5 {
         ann.error(publish(6)).await;
     }
-    let before = Instant::now();
-    assert_eq!(ann.error(publish(6)).await["code"], "unavailable");
-    assert!(before.elapsed() < Duration::from_millis(400), "a refusal took {:?}", before.elapsed());
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let before = Instant::now();
+        assert_eq!(ann.error(publish(6)).await["code"], "unavailable");
+        quickest = quickest.min(before.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(50), "a refusal took {quickest:?}");
     assert!(ann.ok(json!({ "op": "ping" })).await["now"].is_u64(), "the socket stays");
     redis.restart();
     for n in 6..=10 {
