@@ -49,6 +49,7 @@ use crate::{
     random,
     restrictions::{self, Restrictions},
     seats::Seats,
+    shelf::Shelf,
     tallies::Tallies,
     worker,
 };
@@ -170,6 +171,7 @@ pub async fn start(config: Config, backing: Backing) -> Result<Running, AppError
         permits: Arc::new(IpPermits::new(PermitRules::from(&config.limits))),
         seats: Seats::new(config.limits.members_per_room),
         tallies: Tallies::default(),
+        shelf: Shelf::default(),
         notes: notes.clone(),
         pace: Mutex::new(Pace::per_second(config.limits.accept_per_second, now().instant)),
         drain: Drain::default(),

@@ -34,5 +34,6 @@ pub mod restrictions;
 pub mod seats;
 pub mod serve;
 pub mod session;
+pub mod shelf;
 pub mod tallies;
 pub mod worker;

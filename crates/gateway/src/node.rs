@@ -37,6 +37,7 @@ use crate::{
     pump::{Lane, Note, Word},
     restrictions::Restrictions,
     seats::Seats,
+    shelf::Shelf,
     tallies::Tallies,
 };
 
@@ -64,6 +65,8 @@ pub struct Node {
     pub seats: Seats,
     /// Counter values for who joins.
     pub tallies: Tallies,
+    /// Parts of the past for who catches up.
+    pub shelf: Shelf,
     /// To the pump.
     pub notes: mpsc::UnboundedSender<Note>,
     /// How fast new connections are taken.

@@ -119,13 +119,14 @@ pub(super) async fn move_changes(node: Arc<Node>) {
     }
 }
 
-/// Folds histograms, forgets addresses.
+/// Folds histograms, forgets addresses and parts of the past.
 pub(super) async fn keep_up(node: Arc<Node>) {
     let mut tick = interval(UPKEEP);
     loop {
         tick.tick().await;
         metrics::upkeep();
         node.permits.sweep(now().instant);
+        node.shelf.sweep(now().instant);
     }
 }
 

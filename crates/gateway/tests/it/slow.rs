@@ -62,6 +62,44 @@ async fn what_one_answer_does_not_hold_follows_it_in_order_and_live_events_behin
     scene.end().await;
 }
 
+/// They share what they read, wherever they stand, and each gets what it missed and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_come_back_at_once_get_what_each_of_them_missed() {
+    let scene = Scene::new(&[BYTES]).await;
+    let first = publish(&scene, 0, 1).await;
+    let missed = publish(&scene, 4, 200).await;
+    let (epoch, begin) = (first["epoch"].clone(), first["offset"].as_u64().expect("an offset"));
+    let tail = missed["offset"].as_u64().expect("an offset");
+    let mut back = tokio::task::JoinSet::new();
+    for n in 0..16 {
+        let (public, epoch) = (scene.public(), epoch.clone());
+        back.spawn(async move {
+            let speak = if n % 2 == 0 { Speak::Json } else { Speak::MsgPack };
+            let mut client = Client::guest(public, speak).await;
+            let mut last = begin + 7 * n;
+            let joined = join_since(&mut client, &json!({ "epoch": epoch, "offset": last })).await;
+            assert_eq!(joined["recovered"], true);
+            for event in joined["events"].as_array().expect("a list") {
+                last += 1;
+                assert_eq!(event["offset"], last);
+            }
+            while last < tail {
+                last += 1;
+                let push = client.push_of("event").await;
+                assert_eq!(push["offset"], last, "{n}");
+                assert_eq!(push["data"].as_str().map(str::len), Some(4 * KIB));
+            }
+            client
+        });
+    }
+    let mut clients = back.join_all().await;
+    let live = publish(&scene, 0, 1).await;
+    for client in &mut clients {
+        assert_eq!(client.push_of("event").await["offset"], live["offset"]);
+    }
+    scene.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_of_the_past_that_is_asked_for_is_as_large_as_what_may_wait() {
     let scene = Scene::new(&[BYTES]).await;

@@ -11,7 +11,10 @@ use roomcast_core::permission::Rules;
 use roomcast_protocol::{Codec, Event, Position, Push, ServerFrame};
 use tokio::time::sleep;
 
-use super::{most_bytes, past::Past};
+use super::{
+    most_bytes,
+    past::{Known, Next, Past, cut},
+};
 use crate::{
     broker::Page,
     conn::{Conn, Seat},
@@ -19,6 +22,7 @@ use crate::{
     metrics,
     random::jitter,
     session::encode,
+    shelf::Pushes,
     worker::Worker,
 };
 
@@ -39,21 +43,31 @@ pub(super) async fn catch_up(
     conn: Rc<Conn>,
     seat: Seat,
     rules: Rules,
-    (mut so_far, per_event): (Position, Option<usize>),
+    (mut so_far, known): (Position, Option<Known>),
 ) {
     let node = worker.node.clone();
     let bytes = most_bytes(&node).div_ceil(PAGES);
     let mut past = Past::of(&node, &seat.name, &rules);
-    past.per_event = per_event;
+    past.known = known;
     loop {
         conn.answered().await;
         if !worker.hub.borrow_mut().expect_last_page(&seat) {
             return;
         }
-        let Ok(page) = past.since(so_far.clone(), usize::MAX, bytes).await else {
-            // The answer said that nothing would be missing: it will be read when the log can be read again.
-            sleep(jitter(PAUSE)).await;
-            continue;
+        let page = match past.next(so_far.clone(), usize::MAX, bytes).await {
+            Ok(Next::Own(page)) => cut(page, bytes),
+            Ok(Next::Shared(part, from)) => {
+                let encode = |frame: &ServerFrame| encode(conn.codec, frame).map(|item| item.bytes);
+                let Pushes { block, count } = part.pushes(conn.codec, &seat.name, from, bytes, encode);
+                so_far.offset.0 += count as u64;
+                worker.hub.borrow_mut().send_past(&seat, block, count, More::Follows);
+                continue;
+            }
+            Err(_) => {
+                // The answer said that nothing would be missing: it will be read when the log can be read again.
+                sleep(jitter(PAUSE)).await;
+                continue;
+            }
         };
         let stop = Some(&page).filter(|page| page.complete).and_then(stop_of);
         let more = if stop.is_some() { More::Follows } else { More::Ends };

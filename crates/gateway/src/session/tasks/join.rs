@@ -11,7 +11,12 @@ use roomcast_protocol::{
     CounterValue, ErrorCode, Failure, Joined, Ok as Answer, Position, PresenceCount, RoomName, ServerFrame,
 };
 
-use super::{Change, Done, Work, catch_up, catch_up::stop_of, most_bytes, past::Past};
+use super::{
+    Change, Done, Work, catch_up,
+    catch_up::stop_of,
+    most_bytes,
+    past::{Known, Past},
+};
 use crate::{
     backend::Repeat,
     broker::{Page, Range},
@@ -105,22 +110,22 @@ async fn try_join(
     let tail = page.tail.clone();
     // The pump hears where the log stood, so that a loss before the first live event is a gap too.
     let _stopping = node.notes.send(Note::Tail(room.clone(), tail.clone()));
-    let per_event = past.per_event;
+    let known = past.known;
     answer(
         worker,
         conn,
         id,
         seat,
         rules,
-        Found { page, per_event, asked: since.is_some(), counts: counts.to_vec(), presence },
+        Found { page, known, asked: since.is_some(), counts: counts.to_vec(), presence },
     )
 }
 
 /// What the answer to a join is made of.
 struct Found {
     page: Page,
-    /// What an event of the page takes.
-    per_event: Option<usize>,
+    /// What reading it has shown.
+    known: Option<Known>,
     /// Whether everything since a position was asked for.
     asked: bool,
     counts: Vec<CounterValue>,
@@ -136,7 +141,7 @@ fn answer(
     rules: &Rules,
     found: Found,
 ) -> Result<Option<Work>, Failure> {
-    let (tail, per_event) = (found.page.tail.clone(), found.per_event);
+    let (tail, known) = (found.page.tail.clone(), found.known);
     let behind = Some(&found.page).filter(|page| found.asked && page.complete).and_then(stop_of);
     let joined = joined(found, behind.clone());
     let versions: HashMap<(String, String), u64> = joined
@@ -157,7 +162,7 @@ fn answer(
     };
     hub.begin_past(&seat, item, told).map_err(overrun)?;
     drop(hub);
-    let rest = catch_up::catch_up(worker.clone(), conn.clone(), seat, *rules, (behind, per_event));
+    let rest = catch_up::catch_up(worker.clone(), conn.clone(), seat, *rules, (behind, known));
     Ok(Some(Box::pin(async {
         rest.await;
         Done::nothing()

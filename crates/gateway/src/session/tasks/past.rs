@@ -1,9 +1,10 @@
 //! Reading a room's past in parts that are bounded in bytes: what one socket may make a node hold does not depend on
 //! how large the events of a room are. It sends nothing.
 
-use roomcast_core::permission::Rules;
-use roomcast_protocol::{Event, Failure, Position, RoomName};
+use std::sync::Arc;
 
+use roomcast_core::permission::Rules;
+use roomcast_protocol::{Event, Failure, Offset, Position, RoomName};
 use tokio::{
     sync::Semaphore,
     time::{Instant, sleep},
@@ -11,7 +12,8 @@ use tokio::{
 
 use crate::{
     broker::{MAX_PAGE, Page, Range},
-    node::Node,
+    node::{Node, now},
+    shelf::{Key, Part},
 };
 
 /// What is read first, before it is known how large the events are; who missed no more needs nothing else.
@@ -21,6 +23,8 @@ const FIRST_READ: usize = 16;
 const FURTHER_READS: usize = 2;
 /// A further read is for so many bytes, about: what is live waits behind it in Redis and on its connection.
 const BITE: usize = 64 * 1024;
+/// Parts that turn out larger than twice of what they are made for are not shared.
+const MOST_SHARED: usize = 4 * BITE;
 
 static FURTHER: Semaphore = Semaphore::const_new(FURTHER_READS);
 /// What an event takes besides its data, about: names, numbers, braces.
@@ -34,13 +38,31 @@ pub(crate) struct Past<'a> {
     node: &'a Node,
     room: &'a RoomName,
     rules: &'a Rules,
-    /// What an event took on average in the last read; none before the first.
-    pub(crate) per_event: Option<usize>,
+    /// None before the first read.
+    pub(crate) known: Option<Known>,
+}
+
+/// What the last read showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    /// What an event takes, on average.
+    per_event: usize,
+    /// The log goes to here, or further.
+    tail: Offset,
+}
+
+/// What follows a position.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// A part that all share who catch up, from this event of it on. The log goes on after it.
+    Shared(Arc<Part>, usize),
+    /// Read for this one alone.
+    Own(Page),
 }
 
 impl<'a> Past<'a> {
     pub(crate) fn of(node: &'a Node, room: &'a RoomName, rules: &'a Rules) -> Self {
-        Self { node, room, rules, per_event: None }
+        Self { node, room, rules, known: None }
     }
 
     /// Any part of it, at most so many bytes, but always at least one event where there is one.
@@ -48,11 +70,11 @@ impl<'a> Past<'a> {
         match range {
             Range::Since(since, limit) => self.since(since, limit, bytes).await,
             Range::Before(offset, limit) => {
-                let page = self.page(Range::Before(offset, self.next(limit, bytes))).await?;
+                let page = self.page(Range::Before(offset, self.fit(limit, bytes))).await?;
                 self.backwards(page, limit, bytes).await
             }
             Range::Recent(limit) => {
-                let page = self.page(Range::Recent(self.next(limit, bytes))).await?;
+                let page = self.page(Range::Recent(self.fit(limit, bytes))).await?;
                 self.backwards(page, limit, bytes).await
             }
         }
@@ -65,7 +87,7 @@ impl<'a> Past<'a> {
         limit: usize,
         bytes: usize,
     ) -> Result<Page, Failure> {
-        let mut whole = self.page(Range::Since(since, self.next(limit, bytes))).await?;
+        let mut whole = self.page(Range::Since(since, self.fit(limit, bytes))).await?;
         let mut held = cut_end(&mut whole.events, bytes);
         while whole.complete
             && let Some(held) = held.as_mut()
@@ -74,11 +96,19 @@ impl<'a> Past<'a> {
         {
             let so_far = Position { epoch: whole.tail.epoch.clone(), offset: last.offset };
             let room_left = bytes.saturating_sub(*held);
-            if room_left < self.per_event.unwrap_or_default() {
+            if room_left < self.per_event() {
                 break;
             }
-            let wanted = self.next(limit - whole.events.len(), room_left);
-            let mut next = self.page(Range::Since(so_far, wanted)).await?;
+            let wanted = limit - whole.events.len();
+            let mut next = match self.next(so_far, wanted, room_left).await? {
+                // The part may have been read before the tail was seen where it is now.
+                Next::Shared(part, from) => Page {
+                    tail: whole.tail.clone(),
+                    events: part.events[from..].iter().take(wanted).cloned().collect(),
+                    complete: true,
+                },
+                Next::Own(page) => page,
+            };
             let more = cut_end(&mut next.events, room_left);
             // The first event is never cut off, but as the first of a later read it may be one too many.
             let fits = size(next.events.first()) <= room_left;
@@ -94,6 +124,57 @@ impl<'a> Past<'a> {
         Ok(whole)
     }
 
+    /// A step after a position: a part that is shared where there is a whole one, else at most so many events and bytes,
+    /// about, of now.
+    pub(crate) async fn next(
+        &mut self,
+        so_far: Position,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Next, Failure> {
+        let Some((key, each)) = self.part_after(&so_far).filter(|(key, _)| key.events <= limit) else {
+            return self.own(so_far, limit, bytes).await;
+        };
+        let from = usize::try_from(so_far.offset.0 - key.after.0).unwrap_or_default();
+        let node = self.node;
+        let room_for = key.events * each;
+        let shared = node.shelf.part(&key, room_for, now().instant, async || {
+            let begin = Position { epoch: key.epoch.clone(), offset: key.after };
+            let page = self.page(Range::Since(begin, key.events)).await.map_err(Unshared::Failed)?;
+            let whole = page.complete
+                && page.events.len() == key.events
+                && page.events.last().is_some_and(|last| last.offset < page.tail.offset)
+                && page.events.iter().map(|event| size(Some(event))).sum::<usize>() <= MOST_SHARED;
+            if whole { Ok(Part::new(page.events)) } else { Err(Unshared::Page(page)) }
+        });
+        match shared.await {
+            Ok(part) => Ok(Next::Shared(part, from)),
+            Err(Unshared::Failed(failure)) => Err(failure),
+            // It was read just now, and goes far enough back for this one: it is as good as one of its own.
+            Err(Unshared::Page(mut page)) if page.complete && page.events.len() > from => {
+                page.events.drain(..from);
+                Ok(Next::Own(page))
+            }
+            Err(Unshared::Page(_)) => self.own(so_far, limit, bytes).await,
+        }
+    }
+
+    async fn own(&mut self, so_far: Position, limit: usize, bytes: usize) -> Result<Next, Failure> {
+        let page = self.page(Range::Since(so_far, self.fit(limit, bytes))).await?;
+        Ok(Next::Own(page))
+    }
+
+    /// The part in which the log goes on after a position, if it can be whole, and what an event of it takes. All who
+    /// catch up ask for the same parts, wherever they stand.
+    fn part_after(&self, so_far: &Position) -> Option<(Key, usize)> {
+        let Known { per_event, tail } = self.known?;
+        let events = BITE.div_ceil(per_event.max(1)).next_power_of_two().min(MAX_PAGE);
+        let length = events as u64;
+        let after = Offset(so_far.offset.0 / length * length);
+        let key = Key { room: self.room.clone(), epoch: so_far.epoch.clone(), after, events };
+        (events > 1 && after.0 + length < tail.0).then_some((key, per_event))
+    }
+
     /// Goes on before a page, towards older events.
     async fn backwards(&mut self, mut whole: Page, limit: usize, bytes: usize) -> Result<Page, Failure> {
         let mut held = cut_begin(&mut whole.events, bytes);
@@ -102,10 +183,10 @@ impl<'a> Past<'a> {
             && whole.events.len() < limit
         {
             let room_left = bytes.saturating_sub(so_far);
-            if room_left < self.per_event.unwrap_or_default() {
+            if room_left < self.per_event() {
                 break;
             }
-            let wanted = self.next(limit - whole.events.len(), room_left);
+            let wanted = self.fit(limit - whole.events.len(), room_left);
             let mut older = self.page(Range::Before(first.offset.0, wanted)).await?;
             let more = cut_begin(&mut older.events, room_left);
             // A log that was lost between two reads has another epoch: what is there now is no past of this.
@@ -122,7 +203,7 @@ impl<'a> Past<'a> {
 
     async fn page(&mut self, range: Range) -> Result<Page, Failure> {
         // The semaphore is never closed.
-        let _turn = match self.per_event {
+        let _turn = match self.known {
             Some(_) => FURTHER.acquire().await.ok(),
             None => None,
         };
@@ -130,27 +211,45 @@ impl<'a> Past<'a> {
         let backend = &self.node.backend;
         let read = backend.broker.history(self.room, &range, self.rules.history);
         let page = backend.at(self.room.as_str()).read(read).await?;
-        if self.per_event.is_some() {
+        if self.known.is_some() {
             // The turn lasts as long again as the read: half of the time is left to what is live.
             sleep(begun.elapsed()).await;
         }
         if !page.events.is_empty() {
             let bytes: usize = page.events.iter().map(|event| size(Some(event))).sum();
-            self.per_event = Some(bytes.div_ceil(page.events.len()));
+            self.known = Some(Known { per_event: bytes.div_ceil(page.events.len()), tail: page.tail.offset });
         }
         Ok(page)
     }
 
     /// How many events to read for so many bytes, at most `limit`.
-    fn next(&self, limit: usize, bytes: usize) -> usize {
-        let fit =
-            self.per_event.map_or(FIRST_READ, |each| (bytes.min(BITE) / each.max(1)).clamp(1, MAX_PAGE));
+    fn fit(&self, limit: usize, bytes: usize) -> usize {
+        let fit = self
+            .known
+            .map_or(FIRST_READ, |known| (bytes.min(BITE) / known.per_event.max(1)).clamp(1, MAX_PAGE));
         limit.min(fit)
     }
+
+    fn per_event(&self) -> usize {
+        self.known.map_or(0, |known| known.per_event)
+    }
+}
+
+/// Why there is nothing to share.
+enum Unshared {
+    /// It is not whole, or it can still change, or it is too large.
+    Page(Page),
+    Failed(Failure),
 }
 
 fn size(event: Option<&Event>) -> usize {
     event.map_or(0, |event| event.data.as_str().len() + event.event.len() + EVENT_OVERHEAD)
+}
+
+/// A page of at most so many bytes, but at least one event where there is one.
+pub(super) fn cut(mut page: Page, bytes: usize) -> Page {
+    let _what_is_left_takes = cut_end(&mut page.events, bytes);
+    page
 }
 
 /// Takes away what does not fit, newest first, but never the first event. What the rest takes; none where something
