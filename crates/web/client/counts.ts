@@ -77,9 +77,16 @@ export class Counts {
     this.#tell(this.get(target, counter) ?? { target, counter, value: 0, version: 0 });
   }
 
-  /** Another epoch: versions start anew. Hopes stay, their answers are still to come. */
-  clear(): void {
+  /**
+   * Another epoch: versions start anew. Hopes stay, their answers are still to come. The returned function tells of what
+   * is not known any more; in between, the new epoch's values may be taken, so that nobody is shown a zero for nothing.
+   */
+  forget(): () => void {
+    const forgotten = [...this.#known.values()];
     this.#known.clear();
+    return () => {
+      for (const { target, counter } of forgotten) if (!this.#known.has(keyOf(target, counter))) this.touch(target, counter);
+    };
   }
 }
 

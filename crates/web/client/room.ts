@@ -1,7 +1,7 @@
 // One room as this client knows it: where it stands in the room's history, and the newest value of what is counted there.
 // `RoomState` is shared by all holders; `Room` is one holder's handle. Neither knows the socket.
 
-import { Comments } from "./comments";
+import { CommentBook, Comments } from "./comments";
 import { Counts } from "./counts";
 import { Emitter } from "./emitter";
 import { RoomcastError } from "./errors";
@@ -20,8 +20,8 @@ export interface RoomHost {
   tell(op: string, fields: Frame): void;
   leave(state: RoomState): void;
   rejoin(state: RoomState): void;
-  /** Who this client is, while it is connected. */
-  user(): string | undefined;
+  /** Why there will be no answer, where the connection was ended for good. */
+  ended(): RoomcastError | undefined;
 }
 
 const NOBODY: Presence = { connections: 0, users: 0 };
@@ -39,11 +39,23 @@ export class RoomState {
   refusals = 0;
   readonly counts = new Counts((count) => this.emit("count", count));
   readonly liked = new Liked();
+  readonly book: CommentBook;
+  /** The epoch of all that is known here. */
+  #heardOf: string | undefined;
 
-  constructor(readonly name: string) {}
+  /** `user` tells who this client is, while it is connected. */
+  constructor(readonly name: string, readonly user: () => string | undefined) {
+    this.book = new CommentBook(user, (target) => { for (const room of [...this.holders]) room.commented(target); });
+  }
 
   emit<Name extends keyof RoomEvents>(name: Name, value: RoomEvents[Name]): void {
     for (const room of [...this.holders]) room.emit(name, value);
+  }
+
+  /** To be joined at the next opportunity: what was refused before is no answer any more. */
+  want(): void {
+    this.status = "wanted";
+    this.failure = undefined;
   }
 
   joinFrame(): Frame {
@@ -59,15 +71,20 @@ export class RoomState {
     this.status = "joined";
     this.failure = undefined;
     this.refusals = 0;
-    if (this.position && this.position.epoch !== reply.epoch) this.counts.clear();
+    // Not by the position: a reload has given that up, and what was heard before it is still known.
+    const anew = this.#heardOf !== undefined && this.#heardOf !== reply.epoch;
+    const tellForgotten = anew ? this.counts.forget() : undefined;
+    if (anew) this.book.reset();
+    this.#heardOf = reply.epoch;
     this.position = { epoch: reply.epoch, offset: reply.offset };
-    if (since && !resumed) this.emit("reset", { reason: "the gap was larger than the room's history" });
+    if (since && !resumed) this.#reset("the gap was larger than the room's history");
     // A listener may have asked for a reload, or left: then this answer is superseded.
-    if (this.status !== "joined" || this.holders.size === 0) return;
+    if (this.status !== "joined" || this.holders.size === 0) return tellForgotten?.();
     if (reply.presence) this.#presence(reply.presence);
     for (const count of reply.counts ?? []) this.counts.take(count);
+    tellForgotten?.();
     const missed = (reply.events ?? []).filter((event) => !resumed || event.offset > since.offset);
-    for (const event of missed) this.emit("event", { ...event, replay: true });
+    for (const event of missed) this.#tell({ ...event, replay: true });
     if (resumed) this.emit("recovered", { missed: missed.length });
     else this.emit("joined", this.position);
   }
@@ -85,10 +102,13 @@ export class RoomState {
       case "signal": return this.emit("signal", frame as unknown as RoomEvents["signal"]);
       case "count": return this.counts.take(frame as unknown as Count);
       case "presence": return this.#presence(frame as unknown as Presence);
-      case "reset":
-        this.counts.clear();
-        this.position = { epoch: frame.epoch as string, offset: frame.offset as number };
-        return this.emit("reset", { reason: String(frame.reason) });
+      case "reset": {
+        const tellForgotten = this.counts.forget();
+        this.#heardOf = frame.epoch as string;
+        this.position = { epoch: this.#heardOf, offset: frame.offset as number };
+        this.#reset(String(frame.reason));
+        return tellForgotten();
+      }
       case "kicked":
         this.status = "kicked";
         this.failure = new RoomcastError("forbidden", `removed from ${this.name}: ${String(frame.reason)}`);
@@ -101,7 +121,18 @@ export class RoomState {
     if (this.status !== "joined" || !this.position || frame.offset <= this.position.offset) return;
     this.position = { epoch: this.position.epoch, offset: frame.offset };
     const { event, data, offset, at, from } = frame;
-    this.emit("event", { event, data, offset, at, ...(from === undefined ? {} : { from }), replay: false });
+    this.#tell({ event, data, offset, at, ...(from === undefined ? {} : { from }), replay: false });
+  }
+
+  /** The handles come first: whoever hears the event finds them up to date. */
+  #tell(event: RoomEvent): void {
+    this.book.hear(event);
+    this.emit("event", event);
+  }
+
+  #reset(reason: string): void {
+    this.book.reset();
+    this.emit("reset", { reason });
   }
 
   #presence({ connections, users }: Presence): void {
@@ -116,6 +147,8 @@ export class Room extends Emitter<RoomEvents> {
   readonly #host: RoomHost;
   readonly #live: Live;
   readonly #comments = new Map<string, Comments>();
+  /** Who waits for the room to be joined: to be told when this handle is given up before that. */
+  readonly #waiting = new Set<(error: Error) => void>();
 
   /** @internal */
   constructor(state: RoomState, host: RoomHost) {
@@ -125,11 +158,12 @@ export class Room extends Emitter<RoomEvents> {
     this.#live = {
       counts: state.counts,
       liked: state.liked,
+      book: state.book,
       call: (op, fields, options) => this.#call(op, fields, true, options),
       keyed: (op, fields, options) => this.#keyed(op, fields, options),
       ask: (op, fields, options) => host.call(op, fields, { repeatable: true }, options),
       onCount: (listener) => this.on("count", listener),
-      user: () => host.user(),
+      user: state.user,
     };
     state.holders.add(this);
   }
@@ -157,17 +191,16 @@ export class Room extends Emitter<RoomEvents> {
     return new Counter(this.#live, target, counter);
   }
 
-  /** A target's comments as far as this room's events tell of them; the same handle each time. */
+  /** A target's comments as far as this room's events have told of them; the same handle each time. */
   comments(target: string): Comments {
     let comments = this.#comments.get(target);
-    if (!comments) {
-      this.#comments.set(target, (comments = new Comments(this.#live, target)));
-      if (this.#comments.size === 1) {
-        this.on("event", (event) => { for (const each of this.#comments.values()) each.hear(event); });
-        this.on("reset", () => { for (const each of this.#comments.values()) each.reset(); });
-      }
-    }
+    if (!comments) this.#comments.set(target, (comments = new Comments(this.#live, target)));
     return comments;
+  }
+
+  /** @internal */
+  commented(target: string): void {
+    this.#comments.get(target)?.changed();
   }
 
   /** What is left of an item, and the way to get hold of one. */
@@ -187,18 +220,25 @@ export class Room extends Emitter<RoomEvents> {
 
   // Calls
 
-  /** Resolves once joined; rejects where the hub refuses for good. */
+  /** Resolves once joined; rejects where the hub refuses for good, and with `closed` where nobody waits for it any more. */
   ready(): Promise<void> {
+    if (!this.#state.holders.has(this)) return Promise.reject(this.#given());
     if (this.#state.status === "joined") return Promise.resolve();
-    if (this.#state.failure) return Promise.reject(this.#state.failure);
+    const failure = this.#state.failure ?? this.#host.ended();
+    if (failure) return Promise.reject(failure);
     return new Promise((resolve, reject) => {
+      const fail = (error: Error) => { stop(); reject(error); };
       const ends = [
         this.on("joined", () => { stop(); resolve(); }),
         this.on("recovered", () => { stop(); resolve(); }),
-        this.on("kicked", () => { stop(); reject(this.#state.failure); }),
-        this.on("error", (error) => { stop(); reject(error); }),
+        this.on("kicked", () => fail(this.#state.failure!)),
+        this.on("error", fail),
       ];
-      const stop = () => { for (const end of ends) end(); };
+      const stop = () => {
+        for (const end of ends) end();
+        this.#waiting.delete(fail);
+      };
+      this.#waiting.add(fail);
     });
   }
 
@@ -271,7 +311,12 @@ export class Room extends Emitter<RoomEvents> {
   leave(): void {
     if (!this.#state.holders.delete(this)) return;
     this.forget();
+    for (const fail of [...this.#waiting]) fail(this.#given());
     if (this.#state.holders.size === 0) this.#host.leave(this.#state);
+  }
+
+  #given(): RoomcastError {
+    return new RoomcastError("closed", `this handle on ${this.name} was given up`);
   }
 
   #keyed(op: string, fields: Frame, { key = makeKey(), ...options }: KeyedOptions = {}): Promise<unknown> {

@@ -33,7 +33,7 @@ export class Roomcast extends Emitter<ClientEvents> {
     tell: (op, fields) => this.#tell({ op, ...fields }),
     leave: (state) => this.#leave(state),
     rejoin: (state) => this.#rejoin(state),
-    user: () => this.session?.user,
+    ended: () => this.#ended(),
   };
 
   #state: State = { name: "idle" };
@@ -88,11 +88,11 @@ export class Roomcast extends Emitter<ClientEvents> {
   /** A handle on a room, which is joined if it is not yet. `recent` asks for so many past events at the first join. */
   room(name: string, options: { recent?: number } = {}): Room {
     let state = this.#rooms.get(name);
-    if (!state) this.#rooms.set(name, (state = new RoomState(name)));
+    if (!state) this.#rooms.set(name, (state = new RoomState(name, () => this.session?.user)));
     if (options.recent !== undefined) state.recent = Math.max(state.recent ?? 0, options.recent);
     const room = new Room(state, this.#host);
     // Who asks for a room anew may try again where an earlier holder was refused or removed.
-    if (state.status === "kicked" || state.status === "failed") state.status = "wanted";
+    if (state.status === "kicked" || state.status === "failed") state.want();
     if (this.session && state.status === "wanted") this.#join(state);
     return room;
   }
@@ -137,7 +137,8 @@ export class Roomcast extends Emitter<ClientEvents> {
       if (error instanceof RoomcastError && !error.retryable) return this.#lost(4500, error.message);
       return this.#lost(1006, "no token could be had");
     }
-    if (turn !== this.#turn) return this.#guestDone();
+    // An outdated attempt has let the next guest in already; what is held now is a newer attempt's.
+    if (turn !== this.#turn) return;
 
     let socket: WebSocket;
     try {
@@ -218,7 +219,7 @@ export class Roomcast extends Emitter<ClientEvents> {
   #lost(code: number, said: string): void {
     const reason = said || closeReason(code);
     this.#detach();
-    for (const room of this.#rooms.values()) if (room.status !== "kicked") room.status = "wanted";
+    for (const room of this.#rooms.values()) if (room.status !== "kicked") room.want();
     // The frame that was too large would be too large again.
     if (code === 1009) this.#outbox.fail("in flight", new RoomcastError("too_large", reason));
     this.#outbox.connectionLost(new RoomcastError("connection_lost", reason));
@@ -241,7 +242,7 @@ export class Roomcast extends Emitter<ClientEvents> {
     this.#outbox.fail("all", error);
     for (const room of this.#rooms.values()) {
       if (room.status === "kicked") continue;
-      room.status = "wanted";
+      room.want();
       room.emit("error", error);
     }
     this.#setState({ name: "closed", code, reason });
@@ -395,11 +396,16 @@ export class Roomcast extends Emitter<ClientEvents> {
   // Sending
 
   async #call(op: string, fields: Frame, how: { room?: string; repeatable: boolean }, options: CallOptions = {}): Promise<unknown> {
-    if (this.#state.name === "closed") throw new RoomcastError("closed", this.#state.reason);
+    const ended = this.#ended();
+    if (ended) throw ended;
     const bytes = frameBytes(this.#codec, fields);
     const answer = this.#outbox.add(op, fields, { ...how, bytes, timeoutMs: options.timeoutMs ?? CALL_LIMIT_MS }, options.signal);
     this.#flush();
     return answer;
+  }
+
+  #ended(): RoomcastError | undefined {
+    return this.#state.name === "closed" ? new RoomcastError("closed", this.#state.reason) : undefined;
   }
 
   #flush(): void {

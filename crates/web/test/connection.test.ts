@@ -68,6 +68,27 @@ describe("connecting", () => {
     expect(FakeSocket.last.sent[0]).toEqual({ id: 1, op: "connect", guest: "one" });
   });
 
+  it("keeps its place in that line though an older attempt of its own ends late", async () => {
+    vi.stubGlobal("localStorage", memoryStorage());
+    let tail: Promise<unknown> = Promise.resolve();
+    const request = (_name: string, _options: unknown, held: () => Promise<void>) => (tail = tail.then(held));
+    vi.stubGlobal("navigator", { locks: { request } });
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const late: ((token: string) => void)[] = [];
+    const getToken = () => (late.length === 0 ? new Promise<string>((given) => late.push(given)) : undefined);
+    client({ guestKey: "rc", getToken }).connect();
+    await vi.advanceTimersByTimeAsync(10_001);
+    expect(FakeSocket.all).toHaveLength(1);
+    client({ guestKey: "rc" }).connect();
+    late[0]!("late");
+    await settle();
+    // The second tab still waits for the first to become the guest.
+    expect(FakeSocket.all).toHaveLength(1);
+    await accept({ guest: "one" });
+    await accept();
+    expect(FakeSocket.last.sent[0]).toEqual({ id: 1, op: "connect", guest: "one" });
+  });
+
   it("prefers a ticket, asked anew at each connect", async () => {
     let made = 0;
     await connected({ getTicket: () => `ticket-${++made}`, token: "unused" });

@@ -2,7 +2,7 @@
 
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Comment } from "../client/types";
-import { answerJoin, connected, FakeSocket, settle } from "./fake-socket";
+import { accept, answerJoin, connected, FakeSocket, settle } from "./fake-socket";
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -126,6 +126,27 @@ describe("counters", () => {
     expect(heard).toBe(1);
     expect(views.value.value).toBe(4);
   });
+
+  it("tell who watches that another epoch knows nothing of them, and show no zero where it does", async () => {
+    const known = (value: number, version: number, target: string) => ({ target, counter: "view", value, version });
+    const { room, socket } = await joined([known(3, 7, "p"), known(5, 8, "q")]);
+    const seen: string[] = [];
+    for (const target of ["p", "q"]) room.counter(target, "view").subscribe(({ value }) => seen.push(`${target} ${value}`));
+    socket.drop(1006);
+    await vi.advanceTimersByTimeAsync(2_000);
+    const next = await accept();
+    answerJoin(next, { epoch: "e2", recovered: false, counts: [known(1, 1, "p")] });
+    expect(seen).toEqual(["p 1", "q 0"]);
+    next.say({ push: "reset", room: "event:a", epoch: "e3", offset: 0, reason: "failover" });
+    expect(seen).toEqual(["p 1", "q 0", "p 0"]);
+  });
+
+  it("begin anew where a reload finds another epoch", async () => {
+    const { room, socket } = await joined([{ target: "p", counter: "view", value: 3, version: 7 }]);
+    room.reload();
+    answerJoin(socket, { epoch: "e2", counts: [{ target: "p", counter: "view", value: 1, version: 1 }] });
+    expect(room.value("p", "view")).toBe(1);
+  });
 });
 
 it("people tell who is here", async () => {
@@ -189,6 +210,54 @@ describe("comments", () => {
     socket.say(event(1, "c1", "One"));
     socket.say({ push: "reset", room: "event:a", epoch: "e2", offset: 0, reason: "lost" });
     expect(shown(comments.value)).toEqual(["Mine:pending"]);
+  });
+
+  it("are there for who asks later: for another target, or another handle on the room", async () => {
+    const { rc, room, socket } = await joined();
+    socket.say(event(1, "c1", "One"));
+    expect(shown(room.comments("p").value)).toEqual(["One:visible"]);
+    void room.comments("p").add("Mine").catch(() => {});
+    const later = rc.room("event:a");
+    const heard: string[][] = [];
+    later.comments("p").subscribe((list) => heard.push(shown(list)));
+    expect(shown(later.comments("p").value)).toEqual(["One:visible", "Mine:sending"]);
+    socket.say(event(2, "c2", "Two"));
+    expect(heard).toEqual([["One:visible", "Two:visible", "Mine:sending"]]);
+    later.leave();
+    socket.say(event(3, "c3", "Three"));
+    expect(heard).toHaveLength(1);
+    expect(room.comments("p").value).toHaveLength(4);
+  });
+
+  it("are up to date when their event is heard, and when a reset is", async () => {
+    const { room, socket } = await joined();
+    const seen: number[] = [];
+    room.on("event", () => seen.push(room.comments("p").value.length));
+    room.on("reset", () => seen.push(room.comments("p").value.length));
+    socket.say(event(1, "c1", "One"));
+    socket.say({ push: "reset", room: "event:a", epoch: "e2", offset: 0, reason: "lost" });
+    expect(seen).toEqual([1, 0]);
+  });
+
+  it("show two that are sent at once as two, whatever chance says", async () => {
+    vi.spyOn(Math, "random").mockReturnValue(0);
+    const { room } = await joined();
+    for (const text of ["One", "Two"]) void room.comments("p").add(text).catch(() => {});
+    expect(new Set(room.comments("p").value.map(({ comment }) => comment)).size).toBe(2);
+    vi.restoreAllMocks();
+  });
+
+  it("keep 5,000 of all targets, and drop the oldest of the quietest", async () => {
+    const { room, socket } = await joined();
+    const seen: number[] = [];
+    room.comments("t0").subscribe(({ length }) => seen.push(length));
+    for (let n = 0; n < 5_010; n++) {
+      const { data, ...rest } = event(n + 1, `c${n}`, `${n}`);
+      socket.say({ ...rest, data: { ...data, target: `t${Math.floor(n / 400)}` } });
+    }
+    const held = Array.from({ length: 13 }, (_, t) => room.comments(`t${t}`).value.length);
+    expect(held).toEqual([390, ...Array<number>(11).fill(400), 210]);
+    expect(seen.at(-1)).toBe(390);
   });
 
   it("keep the newest 500", async () => {

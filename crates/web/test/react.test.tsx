@@ -122,6 +122,25 @@ it("usePresence and useComments follow the room through a lost connection", asyn
   expect(text()).toBe("1 one,two");
 });
 
+it("a component that is mounted later sees what is there", async () => {
+  const View = ({ photo }: { photo: string }) => {
+    const { room } = useRoom("event:a", { recent: 10 });
+    return <p>{`${useLikes(room, photo).value} ${useComments(room, photo).map(({ text }) => text).join(",")};`}</p>;
+  };
+  const wall = hub.room("event:a");
+  wall.comment("bob", "p", "one");
+  act(() => root.render(wrap(<View photo="p" />)));
+  rc.connect();
+  await soon();
+  wall.comment("bob", "q", "two");
+  wall.count("q", "like", 2);
+  await soon();
+  act(() => root.render(wrap(<><View photo="p" /><View photo="p" /><View photo="q" /></>)));
+  await soon();
+  expect(text()).toBe("0 one;0 one;2 two;");
+  expect(hub.received.filter(({ op }) => op === "join")).toHaveLength(1);
+});
+
 it("what a room shows is there again after its continuity was lost, asked for once", async () => {
   const View = () => {
     const { room } = useRoom("event:a", { recent: 10 });

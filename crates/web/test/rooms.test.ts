@@ -90,6 +90,45 @@ describe("joining", () => {
   });
 });
 
+describe("being ready", () => {
+  it("fails where the handle is given up, before or after the question", async () => {
+    const { rc } = await connected();
+    const room = rc.room("event:a");
+    const other = rc.room("event:a");
+    const asked = expect(room.ready()).rejects.toMatchObject({ code: "closed", retryable: false });
+    room.leave();
+    await asked;
+    await expect(room.ready()).rejects.toMatchObject({ code: "closed" });
+    // The other holder's own question stands, and a handle that was given up stays so.
+    const ready = other.ready();
+    answerJoin(FakeSocket.last);
+    await ready;
+    await expect(room.ready()).rejects.toMatchObject({ code: "closed" });
+  });
+
+  it("fails where the connection was ended for good, and can be asked for again after connect", async () => {
+    const { rc } = await connected();
+    rc.close();
+    const room = rc.room("event:a");
+    await expect(room.ready()).rejects.toMatchObject({ code: "closed" });
+    rc.connect();
+    const ready = room.ready();
+    answerJoin(await accept());
+    await ready;
+  });
+
+  it("forgets an old refusal where the room is asked for anew", async () => {
+    const { rc, socket } = await connected();
+    rc.room("event:a");
+    socket.say({ id: 2, error: { code: "room_full", message: "full" } });
+    socket.drop(1006);
+    const ready = rc.room("event:a").ready();
+    await vi.advanceTimersByTimeAsync(1);
+    answerJoin(await accept());
+    await ready;
+  });
+});
+
 describe("coming back to a room", () => {
   async function rejoined(ok: Record<string, unknown>) {
     const { rc, socket } = await connected();

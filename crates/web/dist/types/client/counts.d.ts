@@ -15,6 +15,9 @@ export declare class Counts {
     hope(target: string, counter: string, by: number): (done: boolean) => void;
     /** Tells what is shown now. */
     touch(target: string, counter: string): void;
-    /** Another epoch: versions start anew. Hopes stay, their answers are still to come. */
-    clear(): void;
+    /**
+     * Another epoch: versions start anew. Hopes stay, their answers are still to come. The returned function tells of what
+     * is not known any more; in between, the new epoch's values may be taken, so that nobody is shown a zero for nothing.
+     */
+    forget(): () => void;
 }

@@ -1,3 +1,4 @@
+import type { CommentBook } from "./comments";
 import type { Counts } from "./counts";
 import { Handle } from "./handle";
 import type { CallOptions, Count, CounterValue, CountReply, Frame, KeyedOptions, LikeReply, LikeValue } from "./types";
@@ -5,6 +6,7 @@ import type { CallOptions, Count, CounterValue, CountReply, Frame, KeyedOptions,
 export interface Live {
     readonly counts: Counts;
     readonly liked: Liked;
+    readonly book: CommentBook;
     call(op: string, fields: Frame, options?: CallOptions): Promise<unknown>;
     /** The same under a key, so that a repetition is harmless. */
     keyed(op: string, fields: Frame, options?: KeyedOptions): Promise<unknown>;

@@ -1,6 +1,7 @@
-import { Comments } from "./comments";
+import { CommentBook, Comments } from "./comments";
 import { Counts } from "./counts";
 import { Emitter } from "./emitter";
+import { RoomcastError } from "./errors";
 import { Handle } from "./handle";
 import { Counter, Liked, Likes } from "./live";
 import { Stock } from "./stock";
@@ -16,13 +17,14 @@ export interface RoomHost {
     tell(op: string, fields: Frame): void;
     leave(state: RoomState): void;
     rejoin(state: RoomState): void;
-    /** Who this client is, while it is connected. */
-    user(): string | undefined;
+    /** Why there will be no answer, where the connection was ended for good. */
+    ended(): RoomcastError | undefined;
 }
 type Status = "wanted" | "joining" | "joined" | "failed" | "kicked";
 export declare class RoomState {
     #private;
     readonly name: string;
+    readonly user: () => string | undefined;
     status: Status;
     holders: Set<Room>;
     recent: number | undefined;
@@ -33,8 +35,12 @@ export declare class RoomState {
     refusals: number;
     readonly counts: Counts;
     readonly liked: Liked;
-    constructor(name: string);
+    readonly book: CommentBook;
+    /** `user` tells who this client is, while it is connected. */
+    constructor(name: string, user: () => string | undefined);
     emit<Name extends keyof RoomEvents>(name: Name, value: RoomEvents[Name]): void;
+    /** To be joined at the next opportunity: what was refused before is no answer any more. */
+    want(): void;
     joinFrame(): Frame;
     /** `since` is what the join asked for. Reset comes before the events it makes necessary. */
     joined(reply: JoinReply, since: Position | undefined): void;
@@ -58,15 +64,17 @@ export declare class Room extends Emitter<RoomEvents> {
     likes(target: string): Likes;
     /** A counter of a target: `download`, `view`, … */
     counter(target: string, counter: string): Counter;
-    /** A target's comments as far as this room's events tell of them; the same handle each time. */
+    /** A target's comments as far as this room's events have told of them; the same handle each time. */
     comments(target: string): Comments;
+    /** @internal */
+    commented(target: string): void;
     /** What is left of an item, and the way to get hold of one. */
     stock(item: string): Stock;
     /** An upload of this user's own. */
     upload(target: string): Upload;
     /** How many are here. */
     people(): Handle<Presence>;
-    /** Resolves once joined; rejects where the hub refuses for good. */
+    /** Resolves once joined; rejects where the hub refuses for good, and with `closed` where nobody waits for it any more. */
     ready(): Promise<void>;
     /**
      * Sends an event to everyone in the room; retried under one key until it is acknowledged. The names `comment`,
