@@ -161,8 +161,12 @@ impl Bench {
     /// that there is always a neighbour in time to compare with.
     fn groups(&self, sockets: usize) -> anyhow::Result<Vec<Vec<Peer>>> {
         let fit = system::sockets()? / sockets.max(1);
-        let peers = self.peers.iter().copied().filter(|peer| peer.has_rooms());
-        groups(&peers.collect::<Vec<_>>(), fit)
+        groups(&self.rivals(), fit)
+    }
+
+    /// The peers with rooms.
+    fn rivals(&self) -> Vec<Peer> {
+        self.peers.iter().copied().filter(|peer| peer.has_rooms()).collect()
     }
 }
 

@@ -71,6 +71,11 @@ impl Contestant {
         self.running.peer
     }
 
+    /// All clients go; the server stays.
+    pub(crate) fn leave(self) -> Running {
+        self.running
+    }
+
     /// Publishes to one room `queued` events that arrive together, and waits until everyone has them.
     pub(crate) fn burst(&mut self, queued: usize, data: &str) -> anyhow::Result<()> {
         let events: Vec<(usize, &str)> = std::iter::repeat_n((0, data), queued).collect();

@@ -1,6 +1,6 @@
 //! One room of many subscribers, and many rooms of few: server CPU per delivery.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use anyhow::Context as _;
 
@@ -16,6 +16,8 @@ use crate::{report, system};
 /// Rooms of the workload of many small ones, and the members of each.
 const ROOMS: (usize, usize) = (1000, 10);
 const UNIT: &str = "µs of server CPU per delivery";
+/// After many have come, before it is measured what telling them something costs.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// One way to load a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +76,16 @@ pub(super) async fn many_rooms(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     if bench.wants(&name) {
         let mut case = Case::new(name, UNIT);
         let mut turn = 0;
-        for group in bench.groups(rooms * members + 2)? {
-            let mut contestants = enter(bench, &group, rooms, members).await?;
-            let data = wire::data(200, 0);
-            rounds(bench, &mut contestants, &mut case, turn, |contestant| {
-                contestant.burst_everywhere(&data)
-            })?;
-            turn += bench.rounds;
+        let data = wire::data(200, 0);
+        let burst = |contestant: &mut Contestant| contestant.burst_everywhere(&data);
+        if let Ok(groups) = bench.groups(rooms * members + 2) {
+            for group in groups {
+                let mut contestants = enter(bench, &group, rooms, members).await?;
+                rounds(bench, &mut contestants, &mut case, turn, burst)?;
+                turn += bench.rounds;
+            }
+        } else {
+            rounds_apart(bench, (rooms, members), &mut case, burst).await?;
         }
         cases.push(case);
     }
@@ -101,6 +106,48 @@ pub(super) async fn enter(
         contestants.push(Contestant::enter(running, rooms, members)?);
     }
     Ok(contestants)
+}
+
+/// Alternating rounds of servers whose clients do not fit into this process together: they come for each round of
+/// theirs, and go again.
+async fn rounds_apart(
+    bench: &Bench,
+    (rooms, members): (usize, usize),
+    case: &mut Case,
+    burst: impl Fn(&mut Contestant) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    system::need_sockets(rooms * members + 2)?;
+    let mut servers = VecDeque::new();
+    for peer in bench.rivals() {
+        servers.push_back(Running::start(peer, &bench.places, bench.cores).await?);
+    }
+    let bar = report::bar("rounds", (servers.len() * bench.rounds) as u64);
+    bar.set_prefix(case.name.clone());
+    for round in 0..bench.rounds {
+        for _ in 0..servers.len() {
+            let Some(server) = servers.pop_front() else { break };
+            let name = server.peer.name();
+            let mut contestant = Contestant::enter(server, rooms, members)?;
+            // What coming costs is no part of the round: counts of the present are told for a while.
+            std::thread::sleep(SETTLE);
+            contestant.idle()?;
+            burst(&mut contestant)?;
+            let spent = contestant
+                .round(bench.round_time, &burst)
+                .and_then(|spent| contestant.check_even().map(|()| spent))
+                .with_context(|| format!("{name}, {}", case.name))?;
+            case.set(name, round, spent.server_us());
+            if spent.redis > Duration::ZERO {
+                case.set_redis(name, round, spent.redis_us());
+            }
+            servers.push_back(contestant.leave());
+            bar.inc(1);
+        }
+        // Who comes first changes, so that nobody always follows the same neighbour.
+        servers.rotate_left(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
 }
 
 /// Alternating rounds, and nothing lost in any of them.

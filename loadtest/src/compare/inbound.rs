@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 
 use super::{
     Bench,
@@ -49,12 +49,18 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         for round in 0..=bench.rounds {
             for place in 0..servers.len() {
                 let index = (place + round) % servers.len();
+                for waiting in &mut servers {
+                    // Who waits still answers the pings of its server.
+                    waiting.clients.turn(Duration::ZERO, |_, _| {})?;
+                }
                 let server = &mut servers[index];
                 let before = server.running.cpu()?;
                 let began = Instant::now();
                 let mut count = 0;
                 while count == 0 || began.elapsed() < bench.round_time {
-                    count += server.turn(bytes)?;
+                    count += server
+                        .turn(bytes)
+                        .with_context(|| format!("{}, {bytes} B", server.running.peer.name()))?;
                 }
                 std::thread::sleep(Duration::from_millis(3));
                 if let Some(round) = round.checked_sub(1) {
@@ -92,13 +98,12 @@ impl Server {
         }
         let deadline = Instant::now() + PATIENCE;
         while answers(&self.clients) < wanted {
-            ensure!(Instant::now() < deadline, "{}: no answer", self.running.peer.name());
+            ensure!(Instant::now() < deadline, "no answer");
             self.clients.turn(Duration::from_millis(100), |_, _| {})?;
             let seen = self.clients.seen();
             ensure!(
                 seen.closed == 0 && seen.failures == 0,
-                "{}: {}",
-                self.running.peer.name(),
+                "{}",
                 self.clients.trouble().unwrap_or("a connection ended")
             );
         }
