@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 
 use super::{
     Bench,
@@ -54,18 +54,21 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     waiting.clients.turn(Duration::ZERO, |_, _| {})?;
                 }
                 let server = &mut servers[index];
-                let before = server.running.cpu()?;
-                let began = Instant::now();
-                let mut count = 0;
-                while count == 0 || began.elapsed() < bench.round_time {
-                    count += server
-                        .turn(bytes)
-                        .with_context(|| format!("{}, {bytes} B", server.running.peer.name()))?;
-                }
-                std::thread::sleep(Duration::from_millis(3));
-                if let Some(round) = round.checked_sub(1) {
-                    let spent = server.running.cpu()? - before;
-                    case.set(server.running.peer.name(), round, each(spent, count));
+                match server.round(bench, bytes) {
+                    Ok(spent) => {
+                        if let Some(round) = round.checked_sub(1) {
+                            case.set(server.running.peer.name(), round, spent);
+                        }
+                    }
+                    // A peer that does not bear it is left out from here on, and roomcast may not be one.
+                    Err(error) if server.running.peer != Peer::Roomcast => {
+                        bar.suspend(|| {
+                            eprintln!("{}, {bytes} B: left out: {error:#}", server.running.peer.name());
+                        });
+                        servers.remove(index);
+                        break;
+                    }
+                    Err(error) => return Err(error.context(format!("roomcast, {bytes} B"))),
                 }
                 bar.inc(1);
             }
@@ -77,6 +80,18 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
 }
 
 impl Server {
+    /// Turns for about a round's time: microseconds of CPU per frame.
+    fn round(&mut self, bench: &Bench, bytes: usize) -> anyhow::Result<f64> {
+        let before = self.running.cpu()?;
+        let began = Instant::now();
+        let mut count = 0;
+        while count == 0 || began.elapsed() < bench.round_time {
+            count += self.turn(bytes)?;
+        }
+        std::thread::sleep(Duration::from_millis(3));
+        Ok(each(self.running.cpu()? - before, count))
+    }
+
     /// Some frames of each client, one after the other as they would come in life; the last asks for an answer, so
     /// that all have been read when it comes.
     fn turn(&mut self, bytes: usize) -> anyhow::Result<usize> {

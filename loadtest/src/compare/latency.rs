@@ -51,6 +51,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         let mut contestants = enter(bench, &group, 1, subscribers).await?;
         let bar = report::bar("latency", ((rounds + 1) * contestants.len()) as u64);
         for round in 0..=rounds {
+            let mut ended = Vec::new();
             for contestant in &mut contestants {
                 let peer = contestant.peer();
                 let gentle = format!("{GENTLE} events/s × {subscribers}");
@@ -65,7 +66,15 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     if !bench.wants(&load) {
                         continue;
                     }
-                    let outcome = offer::offer(contestant, rate, time, BYTES)?;
+                    let outcome = match offer::offer(contestant, rate, time, BYTES) {
+                        Ok(outcome) => outcome,
+                        Err(error) if peer == Peer::Roomcast => return Err(error.context(peer.name())),
+                        Err(error) => {
+                            bar.suspend(|| eprintln!("{}, {load}: left out: {error:#}", peer.name()));
+                            ended.push(peer);
+                            break;
+                        }
+                    };
                     if let Some(round) = round.checked_sub(1) {
                         for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
                             let told = if outcome.lost + outcome.cut_off == 0 {
@@ -79,8 +88,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 }
                 bar.inc(1);
             }
+            contestants.retain(|contestant| !ended.contains(&contestant.peer()));
             for contestant in &mut contestants {
-                contestant.idle()?;
+                contestant.idle().context(contestant.peer().name())?;
             }
         }
         bar.finish_and_clear();
@@ -115,7 +125,7 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
     };
     let mut contestant = fresh().await?;
     let (mut good, mut bad) = (0.0, FIRST_RATE);
-    while bad <= LAST_RATE && bears(&offer::offer(&mut contestant, bad, time, BYTES)?) {
+    while bad <= LAST_RATE && bears(peer, offer::offer(&mut contestant, bad, time, BYTES))? {
         (good, bad) = (bad, bad * 2.0);
     }
     for _ in 0..HALVINGS {
@@ -124,7 +134,7 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
         }
         let between = f64::midpoint(good, bad);
         contestant = fresh().await?;
-        if bears(&offer::offer(&mut contestant, between, time, BYTES)?) {
+        if bears(peer, offer::offer(&mut contestant, between, time, BYTES))? {
             good = between;
         } else {
             bad = between;
@@ -133,9 +143,16 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
     Ok(good.max(1.0))
 }
 
+/// A peer that ends what it can't bear has not borne it; roomcast has failed.
 #[allow(clippy::cast_precision_loss, reason = "microseconds")]
-fn bears(outcome: &Outcome) -> bool {
-    outcome.lost == 0 && outcome.cut_off == 0 && outcome.us(0.99) < BEARABLE.as_micros() as f64
+fn bears(peer: Peer, outcome: anyhow::Result<Outcome>) -> anyhow::Result<bool> {
+    match outcome {
+        Ok(outcome) => {
+            Ok(outcome.lost == 0 && outcome.cut_off == 0 && outcome.us(0.99) < BEARABLE.as_micros() as f64)
+        }
+        Err(error) if peer == Peer::Roomcast => Err(error.context(peer.name())),
+        Err(_) => Ok(false),
+    }
 }
 
 /// 3,000 events a second for half a minute: nothing lost, nobody cut off, and how late.

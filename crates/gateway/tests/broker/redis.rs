@@ -406,6 +406,33 @@ async fn a_change_of_thousands_is_told_once() {
     assert_eq!(pushes, 2);
 }
 
+/// The users of many nodes are a union of sets, which is walked for a push and not for each who comes.
+#[tokio::test]
+async fn the_users_of_a_large_room_are_counted_for_each_push() {
+    let mut world = World::redis();
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    let wall = room("event:wall");
+    let users = |from: u64, to: u64| -> Vec<String> { (from..to).map(|n| format!("user{n}")).collect() };
+    let told = async |node: &Node, users: &[String], interval| {
+        let all = present(&users.iter().map(String::as_str).collect::<Vec<_>>());
+        let state = node.broker.presence_update(&wall, &all, interval).await.unwrap();
+        (state.count.connections, state.count.users, state.published)
+    };
+    let minute = Duration::from_secs(60);
+    assert_eq!(told(&a, &users(0, 800), minute).await, (800, 800, true));
+    // Half of them are on both nodes.
+    assert_eq!(
+        told(&b, &users(400, 600), minute).await,
+        (1_000, 800, false),
+        "a small room is always counted"
+    );
+    world.server().command(&["CONFIG", "RESETSTAT"]);
+    assert_eq!(told(&b, &users(400, 1_200), minute).await, (1_600, 800, false), "as the last push told");
+    let stats = world.server().command(&["INFO", "commandstats"]);
+    assert!(!stats.contains("zunionstore"), "{stats}");
+    assert_eq!(told(&b, &users(400, 1_200), Duration::ZERO).await, (1_600, 1_200, true));
+}
+
 #[tokio::test]
 async fn a_shut_down_broker_ends_its_tasks_and_its_connections() {
     let mut world = World::redis();

@@ -43,12 +43,20 @@ if redis.call('HLEN', NODES) > node_count then
   end
 end
 
-local all_connections, all_users = counts()
-local published = '0'
-if interval ~= 'never' then
-  if interval == '0' or redis.call('SET', PUSHED, '1', 'NX', 'PX', interval) then
-    publish(channel, 'P\n{"connections":' .. all_connections .. ',"users":' .. all_users .. '}')
-    published = '1'
+-- PUSHED stands while no push is due, and holds the users that the last one told.
+local pushes = interval == '0'
+if not pushes and interval ~= 'never' then
+  pushes = redis.call('SET', PUSHED, '', 'NX', 'PX', interval) ~= false
+end
+local known = nil
+if not pushes then
+  known = tonumber(redis.call('GET', PUSHED) or '')
+end
+local all_connections, all_users = counts(known)
+if pushes then
+  publish(channel, 'P\n{"connections":' .. all_connections .. ',"users":' .. all_users .. '}')
+  if interval ~= '0' then
+    redis.call('SET', PUSHED, all_users, 'XX', 'KEEPTTL')
   end
 end
-return { all_connections, all_users, published }
+return { all_connections, all_users, pushes and '1' or '0' }
