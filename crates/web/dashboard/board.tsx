@@ -27,7 +27,7 @@ export function Board({ link, since, leave }: { link: Link; since: { at: number 
           <button type="button" id="sign-out" onClick={leave}>Sign out</button>
         </div>
       </header>
-      <p class="sr" aria-live="polite">{link.spoken.value}</p>
+      <div class="sr" id="spoken" role="log" aria-live="polite" aria-label="What happened last">{link.spoken.value.map(({ n, text }) => <p key={n}>{text}</p>)}</div>
       <main>
         <Banner link={link} />
         <Overview link={link} />

@@ -43,9 +43,10 @@ export class Desk {
   /** The hub's queue as it stands; what is being decided about stays as it is. */
   load(items: readonly Waiting[]): void {
     const fresh = new Map(items.map((item) => [Desk.key(item), item]));
-    for (const [id, { fate }] of this.#cases) if ((fate.name === "waiting" || fate.name === "failed") && !fresh.has(id)) this.#cases.delete(id);
+    for (const [id, { fate }] of this.#cases) if ((fate.name === "waiting" || fate.name === "failed") && !fresh.has(id)) this.#drop(id);
+    const picked = this.#picked;
     for (const item of fresh.values()) this.arrive(item);
-    this.#keepPick();
+    this.#picked = picked ?? this.#cases.keys().next().value;
   }
 
   arrive(item: Waiting): void {
@@ -53,7 +54,7 @@ export class Desk {
     if (this.#cases.has(id) || this.#cases.size >= MAX_HELD) return;
     this.#cases.set(id, { item, fate: { name: "waiting" } });
     this.#cases = new Map([...this.#cases].sort(([, a], [, b]) => a.item.at - b.item.at || (a.item.comment < b.item.comment ? -1 : 1)));
-    this.#keepPick();
+    this.#picked ??= id;
   }
 
   pick(id: string): void { if (this.#cases.has(id)) this.#picked = id; }
@@ -94,16 +95,14 @@ export class Desk {
       if (fate.name === "grace" && fate.until <= now) {
         this.#set(id, { name: "sending", decision: fate.decision });
         due.push({ item, decision: fate.decision });
-      } else if (fate.name === "settled" && fate.until <= now) this.#cases.delete(id);
+      } else if (fate.name === "settled" && fate.until <= now) this.#drop(id);
     }
-    this.#keepPick();
     return due;
   }
 
   /** The hub took it. */
   done(item: Waiting): void {
-    this.#cases.delete(Desk.key(item));
-    this.#keepPick();
+    this.#drop(Desk.key(item));
   }
 
   /** Somebody else was faster: what stands is shown for a while. */
@@ -131,7 +130,13 @@ export class Desk {
 
   #set(id: string, fate: Fate): void { this.#cases.set(id, { item: this.#cases.get(id)!.item, fate }); }
 
-  #keepPick(): void {
-    if (this.#picked === undefined || !this.#cases.has(this.#picked)) this.#picked = this.#cases.keys().next().value;
+  /** The pick goes on to the next one, at the end to the one before: not to the far end of the list. */
+  #drop(id: string): void {
+    if (this.#picked === id) {
+      const ids = [...this.#cases.keys()];
+      const at = ids.indexOf(id);
+      this.#picked = ids[at + 1] ?? ids[at - 1];
+    }
+    this.#cases.delete(id);
   }
 }

@@ -1,8 +1,10 @@
 /** @jsxImportSource preact */
-// A question before something is done that cannot be undone. The browser's own dialog: focus goes in and comes back.
+// A question before something is done that cannot be undone. The browser's own dialog: focus goes in, and comes back to what
+// opened it, or near to it where that is gone or cannot be pressed any more.
 
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { holdFocus } from "../shared/dom";
 import { words } from "./link";
 
 interface Props {
@@ -17,20 +19,27 @@ export function Confirm({ title, action, children, run, close }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
-  useEffect(() => dialog.current!.showModal(), []);
+  const told = useRef<string>();
+  useEffect(() => {
+    const giveBack = holdFocus();
+    dialog.current!.showModal();
+    return giveBack;
+  }, []);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     setBusy(true);
     setFailed("");
     try {
-      close(await run());
+      told.current = await run();
+      // Not taken away while it is open: nothing behind it could take the focus then.
+      dialog.current?.close();
     } catch (error) {
       setFailed(`Not done: ${words(error)}.`);
       setBusy(false);
     }
   };
   return (
-    <dialog ref={dialog} aria-labelledby="dialog-title" onClose={() => close(undefined)}>
+    <dialog ref={dialog} aria-labelledby="dialog-title" onClose={() => close(told.current)}>
       <form onSubmit={submit}>
         <h2 id="dialog-title">{title}</h2>
         {children}

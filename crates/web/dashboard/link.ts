@@ -2,8 +2,11 @@
 
 import { batch, computed, signal } from "@preact/signals";
 import { Roomcast, RoomcastError, type Room, type State } from "@roomcast/client";
+import { randomKey } from "../shared/key";
+import { plural } from "../shared/words";
 import { Desk, type Decision, type Waiting } from "./desk";
-import { Feed, type Heard, STALE_MS } from "./picture";
+import { Herald } from "./herald";
+import { Feed, type Heard, incidents, STALE_MS } from "./picture";
 
 export interface Entry {
   readonly offset: number;
@@ -20,6 +23,7 @@ export interface Notice { readonly title: string; readonly body: string; readonl
 const NOTIFICATION = "admin:notification";
 const NOTICES = 50;
 const ENTRIES = 200;
+const SPOKEN = 5;
 /** Between two questions for the whole state, however many messages are missing. */
 const ASK_EVERY_MS = 2_000;
 /** A signal about a comment may be lost: the queue is read anew so often. */
@@ -43,7 +47,8 @@ export class Link {
   readonly entries = signal<readonly Entry[]>([]);
   readonly entriesNote = signal("");
   readonly notices = signal<readonly Notice[]>([]);
-  readonly spoken = signal("");
+  /** What is read out to who does not look, the newest last. */
+  readonly spoken = signal<readonly { readonly n: number; readonly text: string }[]>([]);
   /** Buttons that change something are for role `admin`, and for as long as the hub has us in the room. */
   readonly writable = computed(() => this.role.value === "admin" && this.joined.value && this.state.value.name === "connected");
 
@@ -53,6 +58,10 @@ export class Link {
   #clock: ReturnType<typeof setInterval> | undefined;
   #askedAt = 0;
   #queueAt = 0;
+  readonly #herald = new Herald();
+  #lost = false;
+  #spokenOf = 0;
+  #queueUnread = false;
 
   constructor(token: string, refused: (why: string) => void, rc = new Roomcast({ token })) {
     this.#rc = rc;
@@ -64,8 +73,17 @@ export class Link {
     const refuse = (why: string) => { this.close(); this.#refused(why); };
     this.#rc.on("state", (state) => batch(() => {
       this.state.value = state;
-      if (state.name === "connected") { this.role.value = state.session.role; this.user.value = state.session.user; }
-      else this.joined.value = false;
+      if (state.name === "connected") {
+        this.role.value = state.session.role;
+        this.user.value = state.session.user;
+        if (this.#lost) this.#say(`Connected again, to ${state.session.node}.`);
+        this.#lost = false;
+      } else this.joined.value = false;
+      // Once for each loss, and not for each attempt to come back.
+      if (state.name === "reconnecting" && this.role.value !== "" && !this.#lost) {
+        this.#lost = true;
+        this.#say("The connection is lost; this page comes back by itself.");
+      }
       // 1000 is our own close, already told.
       if (state.name === "closed" && state.code !== 1000) refuse(`The hub refused: ${state.reason}.`);
     }));
@@ -86,7 +104,7 @@ export class Link {
       const { title, body } = (typeof data === "object" && data !== null ? data : {}) as { title?: unknown; body?: unknown };
       if (event !== NOTIFICATION || typeof title !== "string" || title === "") return;
       this.notices.value = [{ title, body: typeof body === "string" ? body : "", at, from: from ?? "the API", fresh: !replay }, ...this.notices.value].slice(0, NOTICES);
-      if (!replay) this.spoken.value = `Notification: ${title}`;
+      if (!replay) this.#say(`Notification: ${title}`);
     });
     // The hub's own signals have no sender: an admin cannot speak for it.
     this.#room.on("signal", ({ event, data, from }) => { if (from === undefined) this.#told(event, data); });
@@ -105,18 +123,17 @@ export class Link {
 
   decide(decision: Decision, id?: string): void {
     if (!this.writable.value || !this.desk.decide(decision, Date.now(), id)) return;
-    this.deskNote.value = `${decision === "approve" ? "Approved" : "Rejected"}; press u to take it back.`;
+    this.#note(`${decision === "approve" ? "Approved" : "Rejected"}; press u to take it back.`);
     this.deskTurn.value++;
   }
 
   undo(id?: string): void {
-    this.deskNote.value = this.desk.undo(id) ? "Taken back: it waits again." : "Nothing can be taken back any more.";
+    this.#note(this.desk.undo(id) ? "Taken back: it waits again." : "Nothing can be taken back any more.");
     this.deskTurn.value++;
   }
 
   /** Sends a notification, and says whom it reached. */
-  async notify(room: string, title: string, body: string): Promise<string> {
-    const key = Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  async notify(room: string, title: string, body: string, key = randomKey()): Promise<string> {
     await this.call("publish", { room, event: NOTIFICATION, data: { title, body }, key });
     try {
       const { users, connections } = await this.call<{ users: number; connections: number }>("presence", { room, limit: 1 });
@@ -130,9 +147,13 @@ export class Link {
     this.#queueAt = Date.now();
     try {
       const { comments } = await this.call<{ comments: Waiting[] }>("queue");
-      this.desk.load(comments);
+      this.#desk(() => this.desk.load(comments));
+      if (this.#queueUnread) this.deskNote.value = "";
+      this.#queueUnread = false;
     } catch (error) {
-      this.deskNote.value = `The queue could not be read: ${words(error)}.`;
+      const note = `The queue could not be read: ${words(error)}.`;
+      if (this.deskNote.value !== note) this.#note(note);
+      this.#queueUnread = true;
     }
     this.deskTurn.value++;
   }
@@ -146,6 +167,23 @@ export class Link {
     } catch (error) {
       this.entriesNote.value = `The log could not be read: ${words(error)}.`;
     }
+  }
+
+  /** Reads something out. */
+  #say(text: string): void {
+    this.spoken.value = [...this.spoken.value, { n: ++this.#spokenOf, text }].slice(-SPOKEN);
+  }
+
+  #note(text: string): void {
+    this.deskNote.value = text;
+    this.#say(text);
+  }
+
+  /** Tells that there is work where there was none; not of each comment that comes. */
+  #desk(change: () => void): void {
+    const before = this.desk.cases.length;
+    change();
+    if (before === 0 && this.desk.cases.length > 0) this.#say(`${plural(this.desk.cases.length, "comment waits", "comments wait")}.`);
   }
 
   #keep(entries: readonly Entry[]): void {
@@ -170,7 +208,7 @@ export class Link {
         break;
       }
       case "pending":
-        this.desk.arrive(data as Waiting);
+        this.#desk(() => this.desk.arrive(data as Waiting));
         this.deskTurn.value++;
         break;
       case "decided": {
@@ -197,6 +235,8 @@ export class Link {
   #tick(): void {
     const now = Date.now();
     this.now.value = now;
+    const news = this.#herald.hear(incidents(this.feed, this.state.value.name === "connected", now), now);
+    if (news !== undefined) this.#say(news);
     if (this.writable.value) {
       const silent = this.feed.silentMs(now);
       if (silent === undefined || silent >= STALE_MS || this.feed.partial) void this.#ask(false);

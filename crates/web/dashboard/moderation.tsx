@@ -1,9 +1,10 @@
 /** @jsxImportSource preact */
 // Comments that wait, for hands that stay on the keyboard: j and k move, a approves, r rejects, u takes back.
 
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { ago, plural } from "../shared/words";
 import { type Case, Desk } from "./desk";
+import { useKeptFocus } from "./focus";
 import type { Link } from "./link";
 
 export function Moderation({ link }: { link: Link }) {
@@ -11,11 +12,12 @@ export function Moderation({ link }: { link: Link }) {
   const list = useRef<HTMLOListElement>(null);
   const { desk } = link;
   const waiting = desk.cases.filter(({ fate }) => fate.name === "waiting").length;
-  useEffect(() => {
-    const picked = list.current?.querySelector<HTMLElement>("[aria-current=true]");
-    // The eye follows the pick only while the hands are here.
-    if (picked && list.current!.contains(document.activeElement)) picked.focus({ preventScroll: false });
-  }, [desk.picked]);
+  useKeptFocus(list);
+  const picked = () => list.current!.querySelector<HTMLElement>("[aria-current=true]");
+  // The card under the hands is gone: the list has the focus now, and gives it on to the next card.
+  useLayoutEffect(() => { if (document.activeElement === list.current) picked()?.focus(); });
+  // The eye follows the pick only while the hands are here.
+  useEffect(() => { if (list.current!.contains(document.activeElement)) picked()?.focus(); }, [desk.picked]);
 
   const onKey = (event: KeyboardEvent) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
@@ -37,11 +39,11 @@ export function Moderation({ link }: { link: Link }) {
         <button type="button" onClick={() => void link.readQueue()}>Read anew</button>
       </div>
       <p class="form-note"><span class="sr">{plural(waiting, "comment waits", "comments wait")}. </span>In the list: <kbd>j</kbd> <kbd>k</kbd> move, <kbd>a</kbd> approve, <kbd>r</kbd> reject, <kbd>u</kbd> undo. A decision is sent after five seconds.</p>
-      <ol class="desk" id="desk" ref={list} onKeyDown={onKey} aria-label="Comments that wait">
+      <ol class="desk" id="desk" ref={list} tabIndex={-1} onKeyDown={onKey} aria-label="Comments that wait">
         {desk.cases.map((one) => <Card key={Desk.key(one.item)} one={one} link={link} picked={Desk.key(one.item) === desk.picked} />)}
         {desk.cases.length === 0 && <li class="empty">No comment waits.</li>}
       </ol>
-      <p class="form-note" role="status" id="desk-note">{link.deskNote.value}</p>
+      <p class="form-note" id="desk-note">{link.deskNote.value}</p>
     </section>
   );
 }

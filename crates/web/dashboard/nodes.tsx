@@ -1,9 +1,10 @@
 /** @jsxImportSource preact */
 // The nodes: how each is, how far its drain is, and the two buttons that move its clients.
 
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { bytes, compact, count, duration } from "../shared/words";
 import { Confirm } from "./dialog";
+import { useKeptFocus } from "./focus";
 import type { Link } from "./link";
 import { ms } from "./overview";
 import { drained, type NodeFigures, STALE_MS } from "./picture";
@@ -14,6 +15,10 @@ type Asked = { readonly what: "drain" | "shed"; readonly node: NodeFigures };
 
 export function Nodes({ link }: { link: Link }) {
   void link.beat.value;
+  // Rows that end being writable are drawn together with the table, which keeps the focus.
+  void link.writable.value;
+  const table = useRef<HTMLDivElement>(null);
+  useKeptFocus(table);
   const [asked, ask] = useState<Asked>();
   const [told, tell] = useState("");
   const now = link.now.value;
@@ -22,7 +27,7 @@ export function Nodes({ link }: { link: Link }) {
   return (
     <section aria-labelledby="nodes-heading">
       <h2 id="nodes-heading">Nodes</h2>
-      <div class="scroll" id="nodes" tabIndex={0} role="region" aria-label="Nodes, scrollable">
+      <div class="scroll" id="nodes" ref={table} tabIndex={0} role="region" aria-label="Nodes, scrollable">
         <table>
           <caption class="sr">Nodes of the cluster, refreshed every second</caption>
           <thead><tr>{COLUMNS.map((name) => <th scope="col" key={name}>{name || <span class="sr">Actions</span>}</th>)}</tr></thead>

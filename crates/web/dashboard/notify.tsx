@@ -1,7 +1,8 @@
 /** @jsxImportSource preact */
 // Notifications: to all admins, or to everyone in a room; and those that came.
 
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
+import { Attempts } from "../shared/key";
 import { ago } from "../shared/words";
 import { type Link, words } from "./link";
 
@@ -10,6 +11,7 @@ export function Notify({ link }: { link: Link }) {
   const [target, setTarget] = useState("admins");
   const [told, tell] = useState("");
   const [busy, setBusy] = useState(false);
+  const { current: attempts } = useRef(new Attempts());
   const now = link.now.value;
   const rooms = (link.feed.picture?.rooms ?? []).filter(({ room }) => room !== "admin");
 
@@ -21,7 +23,9 @@ export function Notify({ link }: { link: Link }) {
     setBusy(true);
     tell("Sending …");
     try {
-      tell(await link.notify(target === "admins" ? "admin" : field("room"), field("title"), field("body")));
+      const what = [target === "admins" ? "admin" : field("room"), field("title"), field("body")] as const;
+      tell(await link.notify(...what, attempts.key(JSON.stringify(what))));
+      attempts.done();
       form.reset();
     } catch (error) {
       tell(`Not sent: ${words(error)}.`);

@@ -36,7 +36,7 @@ export function Banner({ link }: { link: Link }) {
   void link.beat.value;
   const all = incidents(link.feed, link.state.value.name === "connected", link.now.value);
   return (
-    <div class="banner" id="banner" data-tone={all[0]!.tone} role="status">
+    <div class="banner" id="banner" data-tone={all[0]!.tone}>
       <span class="dot" aria-hidden="true" />
       <span id="banner-text">{all.slice(0, 3).map(({ text }) => text).join(" · ")}{all.length > 3 ? ` · and ${all.length - 3} more` : ""}{all[0]!.tone === "good" ? "." : ""}</span>
     </div>

@@ -159,34 +159,39 @@ function sample({ total, nodes }: Picture, now: number): Sample {
   };
 }
 
-export interface Incident { readonly tone: "good" | "wait" | "bad"; readonly text: string }
+export interface Incident {
+  readonly tone: "good" | "wait" | "bad";
+  readonly text: string;
+  /** The same without figures: alike as long as it is the same trouble. Empty where nothing is to be told. */
+  readonly said: string;
+}
 
 /** What is wrong, in words, the worst first; or that nothing is. */
 export function incidents(feed: Feed, connected: boolean, now: number): readonly Incident[] {
   const silent = feed.silentMs(now);
   const picture = feed.picture;
-  if (silent === undefined || !picture) return [{ tone: "wait", text: connected ? "Connected; waiting for the first figures …" : "Connecting …" }];
+  if (silent === undefined || !picture) return [{ tone: "wait", text: connected ? "Connected; waiting for the first figures …" : "Connecting …", said: "" }];
   const all: Incident[] = [];
-  const say = (tone: Incident["tone"], words: string) => all.push({ tone, text: words });
-  if (silent >= STALE_MS) say("bad", `Nothing here is fresh: stale for ${Math.floor(silent / 1_000)} s`);
+  const say = (tone: Incident["tone"], text: string, said = text) => all.push({ tone, text, said });
+  if (silent >= STALE_MS) say("bad", `Nothing here is fresh: stale for ${Math.floor(silent / 1_000)} s`, "Nothing here is fresh");
   if (feed.partial) say("bad", `The other nodes cannot be asked: only ${picture.nodes[0]?.node ?? "one node"} is shown`);
   const { total } = picture;
   for (const node of picture.nodes) {
     const quiet = feed.nodeSilentMs(node.node, now);
     if (node.redis === "down") say("bad", `${node.node} has lost Redis`);
     if (node.breaker === "open") say("bad", `${node.node}: the breaker is open, writes are refused`);
-    if (silent < STALE_MS && quiet >= STALE_MS) say("bad", `${node.node} has said nothing new for ${Math.floor(quiet / 1_000)} s`);
+    if (silent < STALE_MS && quiet >= STALE_MS) say("bad", `${node.node} has said nothing new for ${Math.floor(quiet / 1_000)} s`, `${node.node} says nothing new`);
   }
   if (total.slow_per_s > 0) say("bad", "Slow consumers are being closed");
-  if ((total.delivery_p99_ms ?? 0) > 250) say("wait", `Deliveries are slow: p99 ${Math.round(total.delivery_p99_ms!)} ms`);
-  if (total.drops_per_s > 0) say("wait", `${total.drops_per_s} fleeting frames per second are dropped for slow sockets`);
+  if ((total.delivery_p99_ms ?? 0) > 250) say("wait", `Deliveries are slow: p99 ${Math.round(total.delivery_p99_ms!)} ms`, "Deliveries are slow");
+  if (total.drops_per_s > 0) say("wait", `${total.drops_per_s} fleeting frames per second are dropped for slow sockets`, "Fleeting frames are dropped for slow sockets");
   for (const node of picture.nodes) {
     if (node.connections_cap !== undefined && node.connections > node.connections_cap * 0.9) say("wait", `${node.node} is nearly full`);
     if (node.phase !== "serving") say("wait", `${node.node} is ${node.phase}`);
     if (node.breaker === "half_open") say("wait", `${node.node}: the breaker probes`);
-    if ((node.redis_rtt_ms ?? 0) > 50) say("wait", `${node.node}: Redis answers after ${Math.round(node.redis_rtt_ms!)} ms`);
+    if ((node.redis_rtt_ms ?? 0) > 50) say("wait", `${node.node}: Redis answers after ${Math.round(node.redis_rtt_ms!)} ms`, `${node.node}: Redis answers slowly`);
   }
-  return all.length > 0 ? all : [{ tone: "good", text: `All is well: ${picture.nodes.length} ${picture.nodes.length === 1 ? "node" : "nodes"}, ${new Intl.NumberFormat("en").format(total.connections)} ${total.connections === 1 ? "connection" : "connections"}` }];
+  return all.length > 0 ? all : [{ tone: "good", said: "All is well", text: `All is well: ${picture.nodes.length} ${picture.nodes.length === 1 ? "node" : "nodes"}, ${new Intl.NumberFormat("en").format(total.connections)} ${total.connections === 1 ? "connection" : "connections"}` }];
 }
 
 /** How far a drain is, 0 to 1; undefined while the node serves. */

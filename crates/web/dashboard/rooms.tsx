@@ -1,9 +1,10 @@
 /** @jsxImportSource preact */
 // Rooms that stand out, and a look into one: who is there, and what was said last.
 
-import { useRef, useState } from "preact/hooks";
-import { ago, compact, count } from "../shared/words";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ago, compact, count, plural } from "../shared/words";
 import { Confirm } from "./dialog";
+import { useKeptFocus } from "./focus";
 import { type Link, words } from "./link";
 import type { RoomFigures } from "./picture";
 
@@ -24,6 +25,10 @@ export function Rooms({ link }: { link: Link }) {
   const [note, setNote] = useState("");
   const name = useRef<HTMLInputElement>(null);
   const heading = useRef<HTMLHeadingElement>(null);
+  const table = useRef<HTMLDivElement>(null);
+  // Rooms change places under the hand.
+  useKeptFocus(table);
+  useEffect(() => heading.current?.focus(), [inside]);
   const rooms = [...(link.feed.picture?.rooms ?? [])].sort((a, b) => b[order] - a[order] || (a.room < b.room ? -1 : 1)).slice(0, SHOWN);
 
   const look = async (room: string) => {
@@ -37,7 +42,6 @@ export function Rooms({ link }: { link: Link }) {
       const presence = there.status === "fulfilled" ? there.value : { connections: 0, users: 0, members: [] };
       setInside({ room, offset: past.value.offset, events: [...past.value.events].reverse(), ...presence, note: there.status === "fulfilled" ? "" : `Who is there is not told: ${words(there.reason)}.` });
       setNote("");
-      heading.current?.focus();
     } catch (error) {
       setInside(undefined);
       setNote(`${room}: ${words(error)}.`);
@@ -51,7 +55,7 @@ export function Rooms({ link }: { link: Link }) {
           <div class="row" role="group" aria-label="Order of the rooms">
             {ORDERS.map(([of, label]) => <button type="button" key={of} aria-pressed={order === of} onClick={() => setOrder(of)}>{label}</button>)}
           </div>
-          <div class="scroll" tabIndex={0} role="region" aria-label="Rooms that stand out, scrollable">
+          <div class="scroll" ref={table} tabIndex={0} role="region" aria-label="Rooms that stand out, scrollable">
             <table id="rooms">
               <caption class="sr">Rooms with most members, traffic or drops</caption>
               <thead><tr><th scope="col">Room</th>{ORDERS.map(([of, label]) => <th scope="col" key={of} aria-sort={order === of ? "descending" : "none"}>{label}</th>)}</tr></thead>
@@ -92,7 +96,7 @@ function Inspector({ inside, heading, link, again }: { inside: Inside; heading: 
   return (
     <>
       <div class="row"><h3 ref={heading} tabIndex={-1}>{inside.room}</h3><button type="button" onClick={again}>Look again</button></div>
-      <p class="form-note">{count(inside.users)} people on {count(inside.connections)} connections; last event {count(inside.offset)}. {inside.note}</p>
+      <p class="form-note">{plural(inside.users, "person", "people")} on {plural(inside.connections, "connection")}; last event {count(inside.offset)}. {inside.note}</p>
       <div class="halves">
         <div>
           <h4>Members</h4>

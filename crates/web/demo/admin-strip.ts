@@ -3,6 +3,7 @@
 import { type AdminLink, notificationPanel, openAdmin } from "../shared/admin";
 import { h, need, setText } from "../shared/dom";
 import { findToken, keepToken, watchToken } from "../shared/token";
+import { PATIENCE_MS, unanswered } from "../shared/words";
 import { queue } from "./queue";
 
 export function adminStrip(roomName: string, toast: (text: string) => void): void {
@@ -12,8 +13,10 @@ export function adminStrip(roomName: string, toast: (text: string) => void): voi
   const note = need("admin-note");
   const body = need("admin-body");
   let link: AdminLink | undefined;
+  let patience: ReturnType<typeof setTimeout> | undefined;
 
   const close = (why: string) => {
+    clearTimeout(patience);
     link?.close();
     link = undefined;
     keepToken(undefined);
@@ -23,11 +26,14 @@ export function adminStrip(roomName: string, toast: (text: string) => void): voi
   };
 
   const open = (token: string) => {
+    clearTimeout(patience);
     link?.close();
     setText(note, "Asking the hub …");
+    patience = setTimeout(() => setText(note, unanswered(mine.rc.state)), PATIENCE_MS);
     const mine: AdminLink = openAdmin(token, {
-      state: (state) => { if (link === mine && state.name === "reconnecting") setText(note, "Connection lost, coming back …"); },
+      state: (state) => { if (link === mine && state.name === "reconnecting" && intro.hidden) setText(note, "Connection lost, coming back …"); },
       joined: () => {
+        clearTimeout(patience);
         keepToken(token);
         intro.hidden = form.hidden = true;
         setText(note, `Signed in as ${mine.rc.session?.user ?? "admin"}, live on ${mine.rc.session?.node ?? "the hub"}.`);

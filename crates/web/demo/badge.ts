@@ -13,6 +13,7 @@ export function connectionBadge(rc: Roomcast, room: Room, codec: string): void {
   const announced = need("badge-status");
   let state: State = rc.state;
   let since = Date.now();
+  let lost = false;
 
   const draw = () => {
     const said = explain(state, since, Date.now());
@@ -35,8 +36,11 @@ export function connectionBadge(rc: Roomcast, room: Room, codec: string): void {
   };
 
   rc.on("state", (next) => {
-    // Told once per change, not at each second of the countdown.
-    if (next.name !== state.name) setText(announced, next.name === "connected" ? "Connection is live" : `Connection: ${next.name}`);
+    // Told once for each loss: not at each attempt to come back, nor at each second until it.
+    if (next.name === "connected") setText(announced, lost ? "The connection is live again." : "The connection is live.");
+    else if (next.name === "closed") setText(announced, explain(next, 0, 0).detail);
+    else if (next.name === "reconnecting" && !lost) setText(announced, "The connection is lost; this page comes back by itself.");
+    lost = next.name !== "connected" && (lost || next.name === "reconnecting");
     state = next;
     since = Date.now();
     draw();

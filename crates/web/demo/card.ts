@@ -2,6 +2,7 @@
 
 import { type Comment, type Room, RoomcastError } from "@roomcast/client";
 import { h, setText, svg } from "../shared/dom";
+import { Attempts } from "../shared/key";
 import { ago, count, plural } from "../shared/words";
 import type { Photo } from "./gallery";
 
@@ -29,6 +30,7 @@ export class Card {
   readonly #commentCount = h("span", { class: "number" }, "0");
   readonly #list: HTMLOListElement;
   readonly #more: HTMLButtonElement;
+  readonly #attempts = new Attempts();
   #value = 0;
   #all = false;
   readonly #ends: readonly (() => void)[];
@@ -41,8 +43,9 @@ export class Card {
 
     this.#image = h("img", { alt: photo.alt, width: 480, height: 360, loading: eager ? "eager" : "lazy", decoding: "async" });
     this.#title.id = `photo-${photo.id}`;
-    this.#heart = h("button", { class: "heart", type: "button", "aria-pressed": "false", onclick: () => void this.#like() }, heartIcon(), this.#likes);
-    this.#download = h("a", { class: "download", download: `${photo.id}.${photo.src?.endsWith(".svg") ? "svg" : "jpg"}`,
+    const onblur = () => this.#label();
+    this.#heart = h("button", { class: "heart", type: "button", "aria-pressed": "false", onblur, onclick: () => void this.#like() }, heartIcon(), this.#likes);
+    this.#download = h("a", { class: "download", download: `${photo.id}.${photo.src?.endsWith(".svg") ? "svg" : "jpg"}`, onblur,
       onclick: () => void downloads.add().catch((error: unknown) => host.failed("The download was not counted", error)) }, downloadIcon(), this.#downloads);
     this.#list = h("ol", { class: "comments" });
     this.#more = h("button", { type: "button", class: "more", hidden: true, onclick: () => { this.#all = !this.#all; this.#drawComments(); } });
@@ -125,7 +128,9 @@ export class Card {
       if (text === "") return;
       field.value = "";
       try {
-        const reply = await this.#host.room.comments(id).add(text);
+        // Where its answer was lost it may be stored already: the next attempt at the same words is the same comment.
+        const reply = await this.#host.room.comments(id).add(text, { key: this.#attempts.key(text) });
+        this.#attempts.done();
         setText(note, reply.pending ? "Thank you! A host reads it first; until then only you see it." : "");
         if (reply.pending) this.#host.waits({ comment: reply.comment, target: id, text, user: "", at: reply.at, state: "pending" });
       } catch (error) {
@@ -137,10 +142,12 @@ export class Card {
       h("span", { class: "sr", id: `say-${id}` }, "Comment on"), field, h("button", { type: "submit", "aria-labelledby": `send-${id} say-${id} photo-${id}` }, h("span", { id: `send-${id}` }, "Send")), note);
   }
 
+  /** A name that changes under the focus is read anew each time: it waits until the focus has gone on. */
   #label(): void {
     const title = this.#title.textContent ?? "";
-    this.#heart.setAttribute("aria-label", `Like ${title}, ${plural(this.#value, "like")}`);
-    this.#download.setAttribute("aria-label", `Download ${title}, ${plural(Number(this.#downloads.textContent?.replaceAll(",", "")), "download")}`);
+    const name = (element: HTMLElement, words: string) => { if (element !== document.activeElement) element.setAttribute("aria-label", words); };
+    name(this.#heart, `Like ${title}, ${plural(this.#value, "like")}`);
+    name(this.#download, `Download ${title}, ${plural(Number(this.#downloads.textContent?.replaceAll(",", "")), "download")}`);
   }
 
   #pop(): void {

@@ -9,6 +9,7 @@ import { connectionBadge } from "./badge";
 import { Card, type CardHost } from "./card";
 import { GALLERY, type Photo } from "./gallery";
 import { Memory } from "./memory";
+import { readout } from "./readout";
 import { sale } from "./sale";
 import { colours } from "./theme";
 import { uploads } from "./uploads";
@@ -32,7 +33,7 @@ let me: string | undefined;
 let fetching: Promise<void> = Promise.resolve();
 
 const nameOf = (user: string): string => (user === me || user === "" ? "You" : `Guest ${user.replace(/^(guest|g)[-_:]?/i, "").slice(-5)}`);
-const announce = (text: string): void => setText(need("announce"), text);
+const { announce, comment: readComment } = readout(need("announce"));
 
 const host: CardHost = {
   room,
@@ -107,7 +108,7 @@ function start(): void {
     const approved = memory?.decided(comment) ?? false;
     if (replay || !cards.has(target)) return;
     if (approved) toast("A host has approved your comment.");
-    else if (user !== me) announce(`New comment: ${String(text)}`);
+    else if (user !== me) readComment(String(text));
   });
   room.on("reset", () => room.reload());
   room.on("error", (error) => { if (!(error instanceof RoomcastError && error.code === "closed")) toast(refusal(`The room ${roomName} is closed to you`, error)); });

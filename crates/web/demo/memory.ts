@@ -31,7 +31,7 @@ export class Memory {
   }
 
   wait(comment: Comment): void {
-    write(this.#waiting, [...this.waiting(Date.now()), comment].slice(-MAX_WAITING));
+    write(this.#waiting, [...this.waiting(Date.now()).filter((item) => item.comment !== comment.comment), comment].slice(-MAX_WAITING));
   }
 
   /** True where it was waiting until now. */

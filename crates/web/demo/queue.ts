@@ -1,4 +1,5 @@
-// The comments that wait, for a host: read over the HTTP API, decided about over the host's own connection.
+// The comments that wait, for a host: read over the HTTP API, decided about over the host's own connection. What is read
+// anew stays the same on the page: a button that somebody is about to press does not go from under the hand.
 
 import { type Room, RoomcastError } from "@roomcast/client";
 import { h, setText } from "../shared/dom";
@@ -22,7 +23,7 @@ export function queue(room: Room, token: string): HTMLElement {
   const note = h("p", { class: "form-note", role: "status" });
   const list = h("ol", { class: "queue", "aria-labelledby": "queue-heading" });
   head.id = "queue-heading";
-  let shown = "";
+  const shown = new Map<string, { version: number; element: HTMLElement; draw(now: number): void }>();
 
   async function decide(item: Waiting, decision: "approve" | "reject"): Promise<void> {
     head.focus();
@@ -40,15 +41,30 @@ export function queue(room: Room, token: string): HTMLElement {
     // A balancer keeps the API from the public; then the dashboard is the place.
     if (!response?.ok) return setText(note, "The queue is not to be had from this address; the dashboard has it, too.");
     const { comments = [] } = (await response.json()) as { comments?: Waiting[] };
-    const now = JSON.stringify(comments.map(({ comment, version }) => [comment, version]));
-    if (now === shown) return;
-    shown = now;
     setText(head, comments.length === 0 ? "No comment waits" : `${plural(comments.length, "comment waits", "comments wait")}`);
-    list.replaceChildren(...comments.map((item) => h("li", { "data-comment": item.comment },
-      h("p", {}, item.text, " ", h("small", {}, `on ${item.target}, ${ago(item.at, Date.now())}`)),
+    for (const [comment, { version, element: gone }] of shown) {
+      if (comments.some((item) => item.comment === comment && item.version === version)) continue;
+      // Another host was faster: who was here finds the heading rather than nothing.
+      if (gone.contains(document.activeElement)) head.focus();
+      gone.remove();
+      shown.delete(comment);
+    }
+    comments.forEach((item, i) => {
+      const known = shown.get(item.comment) ?? card(item);
+      shown.set(item.comment, known);
+      known.draw(Date.now());
+      if (list.children[i] !== known.element) list.insertBefore(known.element, list.children[i] ?? null);
+    });
+  }
+
+  function card(item: Waiting) {
+    const where = h("small", {});
+    const element = h("li", { "data-comment": item.comment },
+      h("p", {}, item.text, " ", where),
       h("div", { class: "order" },
         h("button", { type: "button", class: "primary", onclick: () => void decide(item, "approve") }, "Approve"),
-        h("button", { type: "button", onclick: () => void decide(item, "reject") }, "Reject")))));
+        h("button", { type: "button", onclick: () => void decide(item, "reject") }, "Reject")));
+    return { version: item.version, element, draw: (now: number) => setText(where, `on ${item.target}, ${ago(item.at, now)}`) };
   }
 
   const element = h("div", { class: "queue-panel" }, head, note, list);

@@ -24,6 +24,9 @@ export function sale(room: Room, announce: (text: string) => void): void {
   let mine = 0;
   let busy = false;
   let soldOut: boolean | undefined;
+  let looks = 0;
+  /** The offer was written anew while this page was away. */
+  let changed = false;
 
   const section = need("sale");
   const left = need("sale-left");
@@ -69,7 +72,8 @@ export function sale(room: Room, announce: (text: string) => void): void {
     section.classList.toggle("hurry", seconds <= 10);
   }
 
-  async function during(what: () => Promise<void>): Promise<void> {
+  async function during(pressed: HTMLElement, what: () => Promise<void>): Promise<void> {
+    const here = document.activeElement === pressed;
     busy = true;
     draw();
     try {
@@ -80,6 +84,13 @@ export function sale(room: Room, announce: (text: string) => void): void {
     busy = false;
     draw();
     drawClock();
+    // A button that cannot be pressed loses the focus; it goes on to what can be done next.
+    if (here && (document.activeElement === document.body || document.activeElement === pressed)) focusNext();
+  }
+
+  function focusNext(): void {
+    const next = [buy, reserve].find((button) => !button.disabled && !button.closest("[hidden]"));
+    (next ?? section).focus();
   }
 
   function refusal(error: unknown): string {
@@ -90,7 +101,7 @@ export function sale(room: Room, announce: (text: string) => void): void {
     return `Not done: ${(error as Error).message}.`;
   }
 
-  reserve.addEventListener("click", () => void during(async () => {
+  reserve.addEventListener("click", () => void during(reserve, async () => {
     const hold = await stock.reserve(Number(quantity.value));
     held = { hold, took: Math.max(1, hold.value.expiresAt - Date.now()) };
     tell("");
@@ -99,18 +110,22 @@ export function sale(room: Room, announce: (text: string) => void): void {
       if (state === "confirmed") mine += many;
       section.classList.remove("hurry");
       tell(state === "confirmed" ? `Bought. A host will bring you ${many === 1 ? "it" : "them"}.` : state === "released" ? "Given back." : "The hold has run out; what was held is for sale again.");
-      // Focus stays where the hand is: the button that was pressed is gone.
-      if (holding.contains(document.activeElement)) setTimeout(() => reserve.focus());
+      const here = holding.contains(document.activeElement);
       draw();
+      // It has run out under the hand.
+      if (here && !busy) focusNext();
     });
-    draw();
-    buy.focus();
   }));
-  buy.addEventListener("click", () => void during(async () => { await held?.hold.confirm(); }));
-  giveBack.addEventListener("click", () => void during(async () => { await held?.hold.release(); }));
+  buy.addEventListener("click", () => void during(buy, async () => { await held?.hold.confirm(); }));
+  giveBack.addEventListener("click", () => void during(giveBack, async () => { await held?.hold.release(); }));
 
   async function look(): Promise<void> {
-    const { value } = await room.get("sale").catch(() => ({ value: null }));
+    const turn = ++looks;
+    changed = false;
+    const doc = await room.get("sale").catch(() => undefined);
+    // An offer that cannot be read just now is no other offer.
+    if (!doc || turn !== looks) return;
+    const { value } = doc;
     const { item, title, price, stock: all, per_user, hold_s } = (value ?? {}) as Record<string, unknown>;
     const text = (given: unknown, otherwise: string) => (typeof given === "string" && given !== "" ? given.slice(0, 80) : otherwise);
     const number = (given: unknown) => (typeof given === "number" && given > 0 ? given : undefined);
@@ -125,7 +140,13 @@ export function sale(room: Room, announce: (text: string) => void): void {
   }
 
   room.on("joined", () => void look());
-  room.on("event", ({ event, data, replay }) => { if (!replay && event === "doc" && (data as { doc?: unknown } | null)?.doc === "sale") void look(); });
+  room.on("recovered", () => { if (changed) void look(); });
+  room.on("event", ({ event, data, replay }) => {
+    if (event !== "doc" || (data as { doc?: unknown } | null)?.doc !== "sale") return;
+    // What is replayed is told all at once: one look at its end is enough.
+    if (replay) changed = true;
+    else void look();
+  });
   setInterval(drawClock, 250);
   draw();
 }

@@ -2,6 +2,7 @@
 
 import type { Room, RoomEvent, Signal } from "@roomcast/client";
 import { h, need, setText } from "../shared/dom";
+import { randomKey } from "../shared/key";
 import { plural } from "../shared/words";
 import { type Picture, share } from "./album";
 import { drawn, fromFile } from "./picture";
@@ -19,9 +20,9 @@ export function uploads(room: Room, host: { user(): string | undefined; done(id:
   async function send(named: string, make: () => Promise<string> | string): Promise<void> {
     const title = caption.value.trim() || named;
     caption.value = "";
-    const id = `guest-${Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+    const id = `guest-${randomKey(8)}`;
     const bar = h("progress", { max: 100, value: 0, "aria-label": `Upload of ${title}` });
-    const state = h("span", { class: "share-state", role: "status" }, "being made smaller …");
+    const state = h("span", { class: "share-state" }, "being made smaller …");
     const image = h("img", { alt: "", width: 64, height: 48 });
     const item = h("li", { "data-upload": id, "data-state": "preparing" }, image, h("div", {}, h("strong", {}, title), bar, state));
     list.prepend(item);
@@ -43,6 +44,7 @@ export function uploads(room: Room, host: { user(): string | undefined; done(id:
     } catch (error) {
       item.dataset.state = "failed";
       setText(state, `Not shared: ${(error as Error).message}`);
+      host.announce(`Your photo ${title} was not shared: ${(error as Error).message}`);
     }
   }
 

@@ -176,6 +176,8 @@ const steps = [
     await until("Anna moves", async () => (await facts()).includes(to) || (await facts()), 30_000);
     await live(world.anna);
     await until("the board is on the other node, too", async () => same(await nodeOf(world.board), to), 30_000);
+    // The button that asked cannot be pressed any more: the focus is no further away than its table.
+    await until("the focus is kept near", async () => same(await world.board.evaluate(() => document.activeElement?.id), "nodes"));
     await until("the drain is told", async () => { const text = await textOf(world.board, `#nodes tr[data-node=${from}] td`); return /^draining\s+100 %$/.test(text) || text; }, 20_000);
     await until("who did it", async () => { const rows = await world.board.locator("#audit tbody tr", { hasText: "drain" }).allTextContents(); return rows.some((row) => row.includes("ada") && row.includes(from)) || rows; });
   }],

@@ -15,6 +15,14 @@ const CSP = "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: ws
 const TYPES = { js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml", html: "text/html; charset=utf-8" };
 const NODES = ["node-a", "node-b", "node-c"];
 
+/** What the dashboard asks for beside rooms. */
+const ADMIN_OPS = {
+  queue: (hub) => ({ comments: hub.pending }),
+  audit: () => ({ entries: [] }),
+  drain: () => ({}),
+  shed: () => ({}),
+};
+
 let guests = 0;
 const secrets = new Map();
 
@@ -77,7 +85,11 @@ export async function startFakeHub(port = 0) {
     sockets.add(socket);
     socket.on("message", (data) => {
       framesIn++;
-      line.receive(binary ? decoder.decode(data) : JSON.parse(data.toString()));
+      const frame = binary ? decoder.decode(data) : JSON.parse(data.toString());
+      const ok = ADMIN_OPS[frame.op]?.(hub);
+      // Only the dashboard asks for these, and only behind the room `admin`.
+      if (ok && !binary) socket.send(JSON.stringify({ id: frame.id, ok }));
+      else line.receive(frame);
     });
     socket.on("close", () => {
       sockets.delete(socket);

@@ -7,6 +7,23 @@ import { card, commentsHold, live, same, textOf, until } from "./steps.mjs";
 
 const hub = await startFakeHub();
 
+/** Writes down what the page's live regions are given to say from now on. */
+const listen = (page) => page.evaluate(() => {
+  globalThis.heard = [];
+  new MutationObserver((changes) => {
+    for (const { target, addedNodes, type } of changes) {
+      const region = (target instanceof Element ? target : target.parentElement)?.closest("[role=status], [role=alert], [role=log], [aria-live]:not([aria-live=off])");
+      // An empty text that is set anew says nothing.
+      if (region && region.textContent !== "" && (type === "characterData" || addedNodes.length > 0)) globalThis.heard.push([...addedNodes].map(({ textContent }) => textContent).join("") || region.textContent);
+    }
+  }).observe(document.body, { childList: true, characterData: true, subtree: true });
+});
+
+async function heard(page, wanted) {
+  const said = await page.evaluate(() => globalThis.heard);
+  if (JSON.stringify(said) !== JSON.stringify(wanted)) throw new Error(`read out was ${JSON.stringify(said)}, and not ${JSON.stringify(wanted)}`);
+}
+
 const more = [
   ["a lost connection is explained, and what was missed arrives once", async ({ anna, room }) => {
     await live(anna);
@@ -45,6 +62,74 @@ const more = [
     if (await board.locator(".actions button:not([disabled])").count()) throw new Error("a node that is not heard can still be drained");
     hub.mute(false);
     await until("live nodes", async () => same(await textOf(board, "#nodes tbody td"), "live"));
+  }],
+
+  ["who listens to the dashboard hears what changes, and nothing of what ticks", async (world) => {
+    const board = await world.open(`/admin#token=${world.adminToken}`);
+    await board.locator("#spoken p", { hasText: "All is well." }).waitFor({ state: "attached" });
+    await listen(board);
+    const before = await textOf(board, "#banner-text");
+    await until("figures that move", async () => (await textOf(board, "#banner-text")) !== before);
+    await board.waitForTimeout(3_000);
+    await heard(board, []);
+    hub.mute(true);
+    await until("stale for a while", async () => { const text = await textOf(board, "#banner-text"); return /stale for [6-9] s/.test(text) || text; });
+    await heard(board, ["Nothing here is fresh."]);
+    hub.mute(false);
+    await board.context().close();
+  }],
+
+  ["who listens to the wall hears of uploads when they are there, and of many comments how many", async (world) => {
+    const page = await world.open(`/?room=${world.room}`);
+    await live(page);
+    await page.waitForTimeout(300);
+    await listen(page);
+    const room = hub.hub.room(world.room);
+    for (const progress of [10, 30, 50, 70, 90]) {
+      room.push({ push: "signal", event: "upload", data: { target: "u1", state: "progress", progress }, from: "g_elsewhere" });
+      room.count("cheers", "like", 1);
+      await until("the upload is seen", async () => { const text = await textOf(page, "#share-others"); return text.endsWith(`${progress} %`) || text; });
+    }
+    await heard(page, []);
+    for (let n = 0; n < 4; n++) hub.comment(world.room, "cheers", `Cheers ${n}`, "g_elsewhere");
+    await commentsHold(page, "cheers", "Cheers 3");
+    await heard(page, ["New comment: Cheers 0"]);
+    await page.context().close();
+  }],
+
+  ["a question gives the focus back to what opened it", async (world) => {
+    const board = await world.open(`/admin#token=${world.adminToken}`);
+    const drain = board.locator("#nodes tr").getByRole("button", { name: "Drain node-a" });
+    await until("the button", async () => same(await drain.isEnabled(), true));
+    for (const [name, answer] of [["cancelled", () => board.keyboard.press("Escape")], ["answered", () => board.locator("dialog button[type=submit]").press("Enter")]]) {
+      await drain.focus();
+      await board.keyboard.press("Enter");
+      await board.locator("dialog").waitFor();
+      await answer();
+      await until("the question is gone", async () => same(await board.locator("dialog").count(), 0));
+      // Over some seconds' worth of drawing.
+      await board.waitForTimeout(1_500);
+      await until(`${name}: the focus is back`, async () => same(await board.evaluate(() => document.activeElement?.getAttribute("aria-label")), "Drain node-a"));
+    }
+    await board.locator(".form-note", { hasText: "node-a was told to drain." }).waitFor();
+    await board.context().close();
+  }],
+
+  ["the moderator's hands stay where they are while the desk is drawn anew", async (world) => {
+    const [one, two] = ["One", "Two"].map((text) => hub.comment("wall:desk", "cheers", text, "g_elsewhere").comment);
+    const board = await world.open(`/admin#token=${world.adminToken}`);
+    const card = (comment) => board.locator(`#desk li[data-comment="${comment}"]`);
+    const here = () => board.evaluate(() => document.activeElement?.dataset.comment ?? document.activeElement?.tagName);
+    await card(two).waitFor();
+    await card(one).getByRole("button", { name: "Approve" }).focus();
+    await board.keyboard.press("Enter");
+    await until("the card is here, though its button is gone", async () => same(await here(), one));
+    hub.hub.room("admin").push({ push: "signal", event: "pending", data: { room: "wall:desk", comment: "older", target: "cheers", text: "Older", user: "g_elsewhere", at: 1, version: 1 } });
+    await card("older").waitFor();
+    if ((await here()) !== one) throw new Error(`a comment that came took the focus to ${await here()}`);
+    await until("it is approved", async () => same(await card(one).count(), 0));
+    await until("the next one is here", async () => same(await here(), two));
+    await board.context().close();
   }],
 ];
 

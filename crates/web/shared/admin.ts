@@ -2,6 +2,7 @@
 
 import { Roomcast, type Room, type RoomEvent, RoomcastError, type State } from "@roomcast/client";
 import { h, setText } from "./dom";
+import { Attempts } from "./key";
 import { ago } from "./words";
 
 const NOTIFICATION = "admin:notification";
@@ -46,13 +47,16 @@ export function notificationPanel(room: Room, heard: (title: string, live: boole
   const body = h("textarea", { name: "body", rows: 2, maxlength: 1000, placeholder: "Message (may stay empty)", "aria-label": "Text of the notification" });
   const send = h("button", { type: "submit", class: "primary" }, "Send to all admins");
   const told = h("p", { class: "form-note", role: "status" });
+  const attempts = new Attempts();
 
   const form = h("form", { class: "compose", onsubmit: async (event: SubmitEvent) => {
     event.preventDefault();
     send.disabled = true;
     setText(told, "Sending …");
     try {
-      await room.publish(NOTIFICATION, { title: title.value.trim(), body: body.value.trim() });
+      const notice = { title: title.value.trim(), body: body.value.trim() };
+      await room.publish(NOTIFICATION, notice, { key: attempts.key(JSON.stringify(notice)) });
+      attempts.done();
       form.reset();
       setText(told, "Sent.");
     } catch (error) {

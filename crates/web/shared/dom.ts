@@ -29,6 +29,30 @@ export function need<E extends HTMLElement = HTMLElement>(id: string): E {
   return element as E;
 }
 
+/**
+ * Remembers who has the focus. The returned function gives it back: to the same element, or where that is gone or cannot
+ * take it any more, to the nearest around it that does.
+ */
+export function holdFocus(): () => void {
+  const places: HTMLElement[] = [];
+  for (let at = document.activeElement; at instanceof HTMLElement && at !== document.body; at = at.parentElement) places.push(at);
+  return () => {
+    for (const place of places) {
+      if (!place.isConnected || place.matches(":disabled")) continue;
+      place.focus({ preventScroll: true });
+      if (document.activeElement === place) return;
+    }
+  };
+}
+
+const SPOKEN = 5;
+
+/** Has a live region read this out; as an addition, so that the same words twice are read twice. */
+export function speak(region: Element, text: string): void {
+  region.append(h("p", {}, text));
+  while (region.children.length > SPOKEN) region.firstElementChild!.remove();
+}
+
 /** Changes text only where it differs, so that a reader's place and a live region are left in peace. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;

@@ -53,4 +53,16 @@ export function explain(state: State, since: number, now: number): Explained {
   }
 }
 
+/** So long a page waits for the hub before it says that there is no answer. */
+export const PATIENCE_MS = 5_000;
+
+/** Why nothing is shown yet; the client goes on trying by itself. */
+export function unanswered(state: State): string {
+  switch (state.name) {
+    case "connected": return "The hub has not let this page into the admin room yet. This page goes on trying.";
+    case "reconnecting": return `The hub cannot be reached: ${state.reason}. This page goes on trying.`;
+    default: return "The hub has not answered yet. This page goes on trying.";
+  }
+}
+
 const sentence = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Desk, GRACE_MS, type Waiting } from "../dashboard/desk";
+import { CALM_MS, Herald } from "../dashboard/herald";
 import { drained, Feed, HISTORY, incidents, merge, readPicture } from "../dashboard/picture";
 
 const node = (more: Record<string, unknown> = {}) => ({ node: "a", version: "1", at: 1, connections: 10, connections_cap: 100, redis: "ok", breaker: "closed", phase: "serving", ...more });
@@ -99,6 +100,38 @@ describe("what is wrong, in words", () => {
     expect(words(feed, 0)).toEqual(["The other nodes cannot be asked: only a is shown"]);
   });
 
+  it("is read out when it begins and when it is over, and never for its figures", () => {
+    const feed = new Feed();
+    const herald = new Herald();
+    const heard: string[] = [];
+    let seq = 0;
+    /** The hub's message of that second, and what is read out by it. */
+    const second = (at: number, raw?: ReturnType<typeof state>) => {
+      if (raw) feed.hear({ by: "a", seq: seq++, state: raw }, at * 1_000);
+      const said = herald.hear(incidents(feed, true, at * 1_000), at * 1_000);
+      if (said !== undefined) heard.push(`${at}: ${said}`);
+    };
+    second(0);
+    const named = (at: number, ...names: string[]) => Object.fromEntries(names.map((name) => [name, node({ node: name, at, connections: at })]));
+    for (let at = 1; at < 20; at++) second(at, state(named(at, "a")));
+    // What comes and goes within seconds is one trouble.
+    for (let at = 20; at < 40; at++) second(at, state(named(at, "a"), at % 3 === 0 ? {} : { drops_per_s: at, delivery_p99_ms: 251 + at }));
+    for (let at = 40; at < 60; at++) second(at, state(named(at, "a")));
+    for (let at = 60; at < 75; at++) second(at);
+    for (let at = 75; at < 90; at++) {
+      const draining = Object.entries(named(at, "a", "b", "c", "d")).map(([name, figures]) => [name, { ...figures, phase: "draining" }]);
+      second(at, state(Object.fromEntries(draining)));
+    }
+    expect(heard).toEqual([
+      "1: All is well.",
+      "20: Deliveries are slow; Fleeting frames are dropped for slow sockets.",
+      `${38 + CALM_MS / 1_000}: All is well again.`,
+      "62: Nothing here is fresh.",
+      "75: a is draining; b is draining; c is draining; and 1 more.",
+      `${74 + CALM_MS / 1_000}: Over: Nothing here is fresh.`,
+    ]);
+  });
+
   it("measures a drain from what was there when it began", () => {
     const of = (more: Record<string, unknown>) => drained(readPicture(state({ a: node(more) }))!.nodes[0]!);
     expect(of({})).toBeUndefined();
@@ -137,6 +170,19 @@ describe("the moderator's desk", () => {
     made.due(200 + GRACE_MS);
     expect(made.undo(id(0))).toBe(false);
     expect(made.decide("reject", 9_999, id(0))).toBe(false);
+  });
+
+  it("goes on to the neighbour of a card that is gone, and not to the far end", () => {
+    const made = desk(4);
+    made.pick(id(2));
+    made.done(item(2));
+    expect(made.picked).toBe(id(3));
+    made.load([item(0), item(1)]);
+    expect(made.picked).toBe(id(1));
+    made.load([]);
+    expect(made.picked).toBeUndefined();
+    made.load([item(7), item(6)]);
+    expect(made.picked).toBe(id(6));
   });
 
   it("moves between the first and the last", () => {

@@ -1,7 +1,8 @@
 import { expect, it } from "vitest";
 import { GALLERY } from "../demo/gallery";
 import { readNotification } from "../shared/admin";
-import { ago, bytes, compact, duration, explain, plural } from "../shared/words";
+import { Attempts } from "../shared/key";
+import { ago, bytes, compact, duration, explain, plural, unanswered } from "../shared/words";
 // @ts-expect-error a plain script of the build
 import { photos } from "../scripts/photos.mjs";
 
@@ -31,4 +32,20 @@ it("explains each state, counting down to the next attempt", () => {
   expect(explain(lost, 1_000, 9_000).title).toBe("Back in 0 s");
   expect(explain(lost, 0, 0).detail).toContain("The server restarts (code 1012)");
   expect(explain({ name: "closed", code: 4503, reason: "disconnected by an admin" }, 0, 0)).toMatchObject({ tone: "bad", title: "Closed" });
+});
+
+it("says why the hub has not answered", () => {
+  expect(unanswered({ name: "connecting", attempt: 0 })).toContain("has not answered");
+  expect(unanswered({ name: "reconnecting", inMs: 1, attempt: 1, code: 1006, reason: "the connection was lost" })).toContain("cannot be reached: the connection was lost");
+});
+
+it("gives all attempts at one thing one key, and the same thing once more another", () => {
+  const attempts = new Attempts();
+  const first = attempts.key("a");
+  expect(first).toMatch(/^[0-9a-f]{32}$/);
+  expect(attempts.key("a")).toBe(first);
+  expect(attempts.key("b")).not.toBe(first);
+  const again = attempts.key("b");
+  attempts.done();
+  expect(attempts.key("b")).not.toBe(again);
 });

@@ -52,7 +52,7 @@ afterEach(() => {
 });
 
 it("opens the dashboard anew, and is taken out of the address", async () => {
-  document.body.innerHTML = `<main id="gate"><form id="gate-form"><input id="token"></form><p id="gate-note"></p></main><div id="board" hidden></div>`;
+  document.body.innerHTML = `<main id="gate"><form id="gate-form"><input id="token"></form><p id="gate-note"></p><button id="gate-again" hidden></button></main><div id="board" hidden></div>`;
   history.replaceState(null, "", "/admin?x=1#token=one");
   await import("../dashboard/main");
   last().join();
