@@ -129,6 +129,9 @@ async fn crowds(bench: &Bench, members: usize, name: String) -> anyhow::Result<V
         let said = crowd.says("delivered", DELIVERING).await?;
         let mut numbers = said.split_whitespace().skip(1);
         let got: usize = numbers.next().and_then(|text| text.parse().ok()).context("a crowd's answer")?;
+        if got != crowd.count {
+            eprintln!("  a crowd of {}: {said}", crowd.count);
+        }
         delivered += got.min(crowd.count);
         slowest = slowest.max(numbers.next().and_then(|text| text.parse().ok()).unwrap_or_default());
     }
@@ -196,7 +199,12 @@ pub(crate) fn crowd(options: &CrowdOptions) -> anyhow::Result<bool> {
     }
     let took = first.map_or(0.0, |first| (last - first).as_secs_f64() * 1000.0);
     let got = swarm.per_client().filter(|deliveries| *deliveries == 1).count();
-    println!("delivered {got} {took:.1} closed {}", swarm.seen().closed);
+    let more = swarm.per_client().filter(|deliveries| *deliveries > 1).count();
+    println!(
+        "delivered {got} {took:.1} ({more} more than once, {} closed{})",
+        swarm.seen().closed,
+        swarm.trouble().map(|trouble| format!(", {trouble}")).unwrap_or_default()
+    );
     Ok(true)
 }
 
