@@ -28,6 +28,8 @@ const NODES: usize = 6;
 /// A hundred thousand connections come, through one core.
 const COMING: Duration = Duration::from_secs(240);
 const DELIVERING: Duration = Duration::from_secs(60);
+/// Members of a crowd that come together.
+const PARTY: usize = 1000;
 
 /// Options of one crowd.
 #[derive(Debug, Clone, Args)]
@@ -182,30 +184,48 @@ fn line_of(log: &Path, word: &str) -> Option<String> {
 pub(crate) fn crowd(options: &CrowdOptions) -> anyhow::Result<bool> {
     system::need_sockets(options.members)?;
     let to = ([127, 0, 0, 1], options.port).into();
-    let roles = vec![Role::Member(0); options.members];
-    let mut swarm = Swarm::open(Peer::Roomcast.wire(), to, &roles)?;
-    println!("ready {}", swarm.len());
+    let mut swarms: Vec<Swarm> = Vec::new();
+    while let left @ 1.. = options.members - members(&swarms) {
+        swarms.push(Swarm::open(Peer::Roomcast.wire(), to, &vec![Role::Member(0); left.min(PARTY)])?);
+        // Who is here already answers pings while the others come.
+        for swarm in &mut swarms {
+            swarm.turn(Duration::ZERO, |_, _| {})?;
+        }
+    }
+    println!("ready {}", members(&swarms));
     let deadline = Instant::now() + COMING + DELIVERING;
     let (mut first, mut last) = (None, Instant::now());
     let wanted = options.members as u64;
-    while swarm.seen().deliveries < wanted && Instant::now() < deadline {
-        swarm.turn(Duration::from_millis(200), |_, _| {
-            last = Instant::now();
-            first.get_or_insert(last);
-        })?;
+    while sum(&swarms, |swarm| swarm.seen().deliveries) < wanted && Instant::now() < deadline {
+        for swarm in &mut swarms {
+            swarm.turn(Duration::ZERO, |_, _| {
+                last = Instant::now();
+                first.get_or_insert(last);
+            })?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
         if first.is_some_and(|first: Instant| first.elapsed() > DELIVERING / 2) {
             break;
         }
     }
     let took = first.map_or(0.0, |first| (last - first).as_secs_f64() * 1000.0);
-    let got = swarm.per_client().filter(|deliveries| *deliveries == 1).count();
-    let more = swarm.per_client().filter(|deliveries| *deliveries > 1).count();
+    let each = || swarms.iter().flat_map(Swarm::per_client);
     println!(
-        "delivered {got} {took:.1} ({more} more than once, {} closed{})",
-        swarm.seen().closed,
-        swarm.trouble().map(|trouble| format!(", {trouble}")).unwrap_or_default()
+        "delivered {} {took:.1} ({} more than once, {} closed{})",
+        each().filter(|deliveries| *deliveries == 1).count(),
+        each().filter(|deliveries| *deliveries > 1).count(),
+        sum(&swarms, |swarm| swarm.seen().closed),
+        swarms.iter().find_map(Swarm::trouble).map(|trouble| format!(", {trouble}")).unwrap_or_default()
     );
     Ok(true)
+}
+
+fn members(swarms: &[Swarm]) -> usize {
+    swarms.iter().map(Swarm::len).sum()
+}
+
+fn sum(swarms: &[Swarm], of: impl Fn(&Swarm) -> u64) -> u64 {
+    swarms.iter().map(of).sum()
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a count that is to be zero")]

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{
     Bench,
@@ -88,10 +88,14 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 }
                 bar.inc(1);
             }
-            contestants.retain(|contestant| !ended.contains(&contestant.peer()));
             for contestant in &mut contestants {
-                contestant.idle().context(contestant.peer().name())?;
+                if let Err(error) = contestant.idle() {
+                    ensure!(contestant.peer() != Peer::Roomcast, "roomcast: {error:#}");
+                    bar.suspend(|| eprintln!("{}: left out: {error:#}", contestant.peer().name()));
+                    ended.push(contestant.peer());
+                }
             }
+            contestants.retain(|contestant| !ended.contains(&contestant.peer()));
         }
         bar.finish_and_clear();
         turn += rounds;
@@ -123,7 +127,7 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
         offer::offer(&mut contestant, FIRST_RATE / 2.0, time, BYTES)?;
         anyhow::Ok(contestant)
     };
-    let mut contestant = fresh().await?;
+    let mut contestant = fresh().await.with_context(|| peer.name())?;
     let (mut good, mut bad) = (0.0, FIRST_RATE);
     while bad <= LAST_RATE && bears(peer, offer::offer(&mut contestant, bad, time, BYTES))? {
         (good, bad) = (bad, bad * 2.0);
@@ -133,7 +137,7 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
             break;
         }
         let between = f64::midpoint(good, bad);
-        contestant = fresh().await?;
+        contestant = fresh().await.with_context(|| peer.name())?;
         if bears(peer, offer::offer(&mut contestant, between, time, BYTES))? {
             good = between;
         } else {
