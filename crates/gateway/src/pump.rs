@@ -64,6 +64,8 @@ pub enum Word {
     EvictIdle,
     /// Send a share of the connections to other nodes.
     Shed(Arc<Shed>),
+    /// Logs may not be what they were: read them anew for who catches up.
+    ForgetPast,
 }
 
 /// The way to one worker.
@@ -251,6 +253,10 @@ impl Pump {
             of = self.lines.len(),
             "a subscription of the broker was interrupted: looking for gaps"
         );
+        // All workers share what was read.
+        if let Some(lane) = self.lanes.first() {
+            let _stopping = lane.words.send(Word::ForgetPast);
+        }
         self.uncounted.retain(|room| !self.broker.concerns(scope, room));
         for room in &rooms {
             let action = self.line(room).feed.interrupted();

@@ -22,6 +22,8 @@ const MAX_PARTS: usize = 128;
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// The same bytes may be there once as events, and once in each codec.
 const COPIES: usize = 3;
+/// What an event takes besides its texts, about.
+const EVENT_OVERHEAD: usize = 128;
 
 /// Which part of which log.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -67,6 +69,16 @@ impl Part {
         Self { events, encoded: [OnceLock::new(), OnceLock::new()] }
     }
 
+    /// What its events take, about, in memory or encoded for this room.
+    pub fn bytes(&self, room: &RoomName) -> usize {
+        let of = |event: &Event| {
+            let texts =
+                event.data.as_str().len() + event.event.len() + event.from.as_ref().map_or(0, String::len);
+            texts + room.as_str().len() + EVENT_OVERHEAD
+        };
+        self.events.iter().map(of).sum()
+    }
+
     /// The pushes of a room from this event of the part on: as many as fit into so many bytes, but one at least where
     /// there is one. `encode` makes one push ready to be sent.
     pub fn pushes(
@@ -107,25 +119,36 @@ pub struct Shelf(Mutex<HashMap<Key, Slot>>);
 
 #[derive(Debug)]
 struct Slot {
-    part: Arc<OnceCell<Arc<Part>>>,
-    /// What it will take, about.
+    part: Arc<Cell>,
+    /// What it takes, about.
     bytes: usize,
     since: Instant,
 }
 
+/// A part, once it was looked for; none where there is nothing that could be shared.
+type Cell = OnceCell<Option<Arc<Part>>>;
+
 impl Shelf {
-    /// A part: the one that is here, or what `reading` finds. Who comes while it is read waits for that; where nothing
-    /// can be shared, only who read it gets what was found, and the next reads for itself. `bytes` is what the part
-    /// will take, about.
-    pub async fn part<E, F: Future<Output = Result<Part, E>>>(
+    /// A part: the one that is here, or what `reading` finds. Who comes while it is read waits for that, and where there
+    /// is nothing to share, all are told so for as long as a part is kept. After a failure the next one reads.
+    pub async fn part<E, F: Future<Output = Result<Option<Part>, E>>>(
         &self,
         key: &Key,
-        bytes: usize,
         now: Instant,
         reading: impl FnOnce() -> F,
-    ) -> Result<Arc<Part>, E> {
-        let cell = self.place(key, bytes * COPIES, now);
-        cell.get_or_try_init(|| async { reading().await.map(Arc::new) }).await.cloned()
+    ) -> Result<Option<Arc<Part>>, E> {
+        let cell = self.place(key, now);
+        let found = cell.get_or_try_init(|| async {
+            let part = reading().await?.map(Arc::new);
+            self.account(key, &cell, part.as_ref().map_or(0, |part| part.bytes(&key.room) * COPIES));
+            Ok(part)
+        });
+        found.await.cloned()
+    }
+
+    /// Forgets everything: the logs may not be what they were.
+    pub fn clear(&self) {
+        self.lock().clear();
     }
 
     /// Drops what is old.
@@ -133,27 +156,42 @@ impl Shelf {
         self.lock().retain(|_, slot| slot.is_fresh(now));
     }
 
-    fn place(&self, key: &Key, bytes: usize, now: Instant) -> Arc<OnceCell<Arc<Part>>> {
+    fn place(&self, key: &Key, now: Instant) -> Arc<Cell> {
         let mut slots = self.lock();
         if let Some(slot) = slots.get(key).filter(|slot| slot.is_fresh(now)) {
             return slot.part.clone();
         }
         slots.retain(|_, slot| slot.is_fresh(now));
-        let mut held: usize = slots.values().map(|slot| slot.bytes).sum();
-        while slots.len() >= MAX_PARTS || (held + bytes > MAX_BYTES && !slots.is_empty()) {
-            let Some(oldest) = slots.iter().min_by_key(|(_, slot)| slot.since).map(|(key, _)| key.clone())
-            else {
-                break;
-            };
-            held -= slots.remove(&oldest).map_or(0, |slot| slot.bytes);
-        }
-        let part = Arc::new(OnceCell::new());
-        slots.insert(key.clone(), Slot { part: part.clone(), bytes, since: now });
+        make_room(&mut slots, MAX_PARTS - 1, MAX_BYTES);
+        let part = Arc::new(Cell::new());
+        slots.insert(key.clone(), Slot { part: part.clone(), bytes: 0, since: now });
         part
+    }
+
+    /// A part was read, and takes so much.
+    fn account(&self, key: &Key, cell: &Arc<Cell>, bytes: usize) {
+        let mut slots = self.lock();
+        if !slots.get(key).is_some_and(|slot| Arc::ptr_eq(&slot.part, cell)) {
+            return;
+        }
+        make_room(&mut slots, MAX_PARTS, MAX_BYTES.saturating_sub(bytes));
+        if let Some(slot) = slots.get_mut(key) {
+            slot.bytes = bytes;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Slot>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The oldest give way until no more than so many parts and bytes are left.
+fn make_room(slots: &mut HashMap<Key, Slot>, parts: usize, bytes: usize) {
+    let mut held: usize = slots.values().map(|slot| slot.bytes).sum();
+    while slots.len() > parts || held > bytes {
+        let oldest = slots.iter().min_by_key(|(_, slot)| slot.since).map(|(key, _)| key.clone());
+        let Some(oldest) = oldest else { return };
+        held -= slots.remove(&oldest).map_or(0, |slot| slot.bytes);
     }
 }
 
@@ -165,7 +203,7 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::Cell as StdCell;
 
     use roomcast_protocol::Data;
 
@@ -193,48 +231,64 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_at_once_cost_one_reading() {
-        let (shelf, readings) = (Shelf::default(), Cell::new(0));
-        let ask = async |_| {
-            let reading = async || {
-                readings.set(readings.get() + 1);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                Ok::<_, ()>(part(0))
+        for share in [true, false] {
+            let (shelf, readings) = (Shelf::default(), StdCell::new(0));
+            let ask = async |_| {
+                let reading = async || {
+                    readings.set(readings.get() + 1);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    Ok::<_, ()>(share.then(|| part(0)))
+                };
+                shelf.part(&key(0), Instant::now(), reading).await
             };
-            shelf.part(&key(0), 1, Instant::now(), reading).await
-        };
-        let parts = futures_util::future::join_all((0..50).map(ask)).await;
-        assert!(parts.iter().all(|part| part.as_ref().unwrap().events.len() == 3));
-        assert_eq!(readings.get(), 1);
+            let parts = futures_util::future::join_all((0..50).map(ask)).await;
+            assert!(parts.iter().all(|part| part.as_ref().unwrap().is_some() == share));
+            assert_eq!(readings.get(), 1);
+            assert_eq!(ask(0).await.unwrap().is_some(), share);
+            shelf.clear();
+            ask(0).await.unwrap();
+            assert_eq!(readings.get(), 2);
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_shared_is_for_who_read_it_and_a_reader_that_goes_holds_up_nobody() {
+    async fn a_reading_that_fails_or_never_ends_holds_up_nobody() {
         let (shelf, first) = (Shelf::default(), key(0));
-        let refused = shelf.part(&first, 1, Instant::now(), || async { Err("not whole") }).await;
-        assert_eq!(refused.unwrap_err(), "not whole");
-        let never = shelf.part(&first, 1, Instant::now(), || async {
+        let failed = shelf.part(&first, Instant::now(), || async { Err("Redis is away") }).await;
+        assert_eq!(failed.unwrap_err(), "Redis is away");
+        let never = shelf.part(&first, Instant::now(), || async {
             std::future::pending::<()>().await;
             Err("never")
         });
         assert!(tokio::time::timeout(Duration::from_secs(1), never).await.is_err());
-        let found = shelf.part(&first, 1, Instant::now(), || async { Ok::<_, ()>(part(0)) }).await.unwrap();
-        assert_eq!(found.events[0].offset, Offset(1));
+        let found = shelf.part(&first, Instant::now(), || async { Ok::<_, ()>(Some(part(0))) }).await;
+        assert_eq!(found.unwrap().unwrap().events[0].offset, Offset(1));
     }
 
     #[tokio::test]
     async fn it_holds_a_bounded_number_of_bytes_and_nothing_for_long() {
         let (shelf, begun) = (Shelf::default(), Instant::now());
-        let fill = async |after, bytes, now| {
-            shelf.part(&key(after), bytes, now, async || Ok::<_, ()>(part(after))).await
+        let large = |after| {
+            let mut part = part(after);
+            part.events[0].data = Data::of(&"x".repeat(MAX_BYTES / COPIES / 4)).unwrap();
+            part
+        };
+        let fill = async |after: u64, part: Part| {
+            let now = begun + Duration::from_millis(after);
+            shelf.part(&key(after), now, async || Ok::<_, ()>(Some(part))).await.unwrap().unwrap();
         };
         for after in 0..2 * MAX_PARTS as u64 {
-            fill(after, 1, begun + Duration::from_millis(after)).await.unwrap();
+            fill(after, part(after)).await;
         }
         assert_eq!(shelf.lock().len(), MAX_PARTS);
         assert!(!shelf.lock().contains_key(&key(0)), "the oldest gives way");
-        fill(1_000, MAX_BYTES, begun + Duration::from_secs(1)).await.unwrap();
-        assert_eq!(shelf.lock().keys().collect::<Vec<_>>(), [&key(1_000)]);
-        shelf.sweep(begun + Duration::from_secs(1) + TTL);
+        for after in 1_000..1_010 {
+            fill(after, large(after)).await;
+        }
+        let held: usize = shelf.lock().values().map(|slot| slot.bytes).sum();
+        assert!((MAX_BYTES / 2..=MAX_BYTES).contains(&held), "{held}");
+        assert_eq!(shelf.lock().len(), 3);
+        shelf.sweep(begun + Duration::from_millis(1_009) + TTL);
         assert!(shelf.lock().is_empty());
     }
 

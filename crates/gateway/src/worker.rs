@@ -180,6 +180,7 @@ async fn receive(
                 Word::Enforce => worker.enforce(),
                 Word::EvictIdle => { worker.evict_idle(); }
                 Word::Shed(shed) => worker.shed(shed, &sheds),
+                Word::ForgetPast => worker.node.shelf.clear(),
             },
         }
         // The flusher runs now: this task must not starve it.

@@ -30,6 +30,9 @@ const COMING: Duration = Duration::from_secs(240);
 const DELIVERING: Duration = Duration::from_secs(60);
 /// Members of a crowd that come together.
 const PARTY: usize = 1000;
+/// How often a crowd lets a party come again that was refused, and when.
+const REPEATS: u32 = 30;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Options of one crowd.
 #[derive(Debug, Clone, Args)]
@@ -184,9 +187,18 @@ fn line_of(log: &Path, word: &str) -> Option<String> {
 pub(crate) fn crowd(options: &CrowdOptions) -> anyhow::Result<bool> {
     system::need_sockets(options.members)?;
     let to = ([127, 0, 0, 1], options.port).into();
-    let mut swarms: Vec<Swarm> = Vec::new();
+    let (mut swarms, mut repeats): (Vec<Swarm>, u32) = (Vec::new(), 0);
     while let left @ 1.. = options.members - members(&swarms) {
-        swarms.push(Swarm::open(Peer::Roomcast.wire(), to, &vec![Role::Member(0); left.min(PARTY)])?);
+        match Swarm::open(Peer::Roomcast.wire(), to, &vec![Role::Member(0); left.min(PARTY)]) {
+            Ok(swarm) => swarms.push(swarm),
+            // Six nodes share a core here, and so many come at once: who is told to come again does.
+            Err(error) if repeats < REPEATS => {
+                repeats += 1;
+                println!("again: {error:#}");
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
         // Who is here already answers pings while the others come.
         for swarm in &mut swarms {
             swarm.turn(Duration::ZERO, |_, _| {})?;

@@ -120,15 +120,17 @@ async fn without_a_connection_it_fails_at_once_and_certainly() {
         assert!(Instant::now() < deadline, "the loss was never noticed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let mut quickest = Duration::MAX;
+    let mut took = Vec::new();
     for _ in 0..3 {
         let before = Instant::now();
         assert!(!doubt(node.apply(command("ann", like("p/1", false))).await));
         assert!(!doubt(node.redeem_ticket("t").await));
         assert!(!doubt(node.counters(ROOM, None).await));
-        quickest = quickest.min(before.elapsed());
+        took.push(before.elapsed());
     }
-    assert!(quickest < Duration::from_millis(50), "failing fast took {quickest:?}");
+    took.sort_unstable();
+    // The middle one: a machine may stop once.
+    assert!(took[1] < Duration::from_millis(50), "failing fast took {took:?}");
 }
 
 #[tokio::test]

@@ -39,18 +39,21 @@ async fn a_full_send_buffer_wedges_nothing() {
     node.until_health(|health| !health.usable).await;
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     // Once both connections are given up, the one after the other, refusals are certain and quick.
+    sleep(Duration::from_millis(1_500)).await;
     let given_up = Instant::now();
     while may_have_run(&node.broker.publish(&numbered(&wall, 1)).await) {
         assert!(given_up.elapsed() < Duration::from_secs(3), "a silent connection was kept");
         sleep(Duration::from_millis(10)).await;
     }
-    let mut quickest = Duration::MAX;
+    let mut took = Vec::new();
     for _ in 0..5 {
         let begun = Instant::now();
         assert!(!may_have_run(&node.broker.publish(&numbered(&wall, 1)).await));
-        quickest = quickest.min(begun.elapsed());
+        took.push(begun.elapsed());
     }
-    assert!(quickest < Duration::from_millis(50), "{quickest:?}");
+    took.sort_unstable();
+    // The second slowest: a machine may stop once.
+    assert!(took[3] < Duration::from_millis(50), "{took:?}");
 
     proxy.freeze(false);
     let begun = Instant::now();

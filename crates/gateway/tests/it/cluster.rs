@@ -115,13 +115,15 @@ async fn when_redis_is_lost_sockets_stay_and_nothing_published_is_lost() {
     for _ in 0..5 {
         ann.error(publish(6)).await;
     }
-    let mut quickest = Duration::MAX;
+    let mut took = Vec::new();
     for _ in 0..3 {
         let before = Instant::now();
         assert_eq!(ann.error(publish(6)).await["code"], "unavailable");
-        quickest = quickest.min(before.elapsed());
+        took.push(before.elapsed());
     }
-    assert!(quickest < Duration::from_millis(50), "a refusal took {quickest:?}");
+    took.sort_unstable();
+    // The middle one: a machine may stop once.
+    assert!(took[1] < Duration::from_millis(50), "refusals took {took:?}");
     assert!(ann.ok(json!({ "op": "ping" })).await["now"].is_u64(), "the socket stays");
     redis.restart();
     for n in 6..=10 {

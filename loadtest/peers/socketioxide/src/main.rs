@@ -1,7 +1,7 @@
 //! A hub over socketioxide, for `roomcast-loadtest compare`. WebSocket only, and a queue per socket that holds the
 //! largest burst of the comparison: with the default of 128 packets it would refuse some. One node, so no adapter.
 
-use std::{env, net::Ipv4Addr};
+use std::{env, net::Ipv4Addr, time::Duration};
 
 use axum::Router;
 use socketioxide::{
@@ -12,12 +12,17 @@ use tokio::net::TcpListener;
 
 /// More than a burst of 512 events.
 const QUEUE: usize = 1024;
+/// No run is as long: with the default of 25 s it ended hundreds of connections while they were busy reading.
+const PING_INTERVAL: Duration = Duration::from_secs(900);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = env::var("PORT")?.parse()?;
-    let (layer, io) =
-        SocketIo::builder().max_buffer_size(QUEUE).transports([TransportType::Websocket]).build_layer();
+    let (layer, io) = SocketIo::builder()
+        .max_buffer_size(QUEUE)
+        .ping_interval(PING_INTERVAL)
+        .transports([TransportType::Websocket])
+        .build_layer();
     io.ns("/", async |socket: SocketRef| {
         socket.on("join", async |socket: SocketRef, Data(room): Data<String>, ack: AckSender| {
             socket.join(room);

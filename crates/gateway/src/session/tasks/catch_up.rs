@@ -9,7 +9,7 @@ use std::{rc::Rc, time::Duration};
 use bytes::{Bytes, BytesMut};
 use roomcast_core::permission::Rules;
 use roomcast_protocol::{Codec, Event, Position, Push, ServerFrame};
-use tokio::time::sleep;
+use tokio::{sync::Semaphore, task::yield_now, time::sleep};
 
 use super::{
     most_bytes,
@@ -28,6 +28,9 @@ use crate::{
 
 /// A page is this part of what may wait for a socket.
 const PAGES: usize = 4;
+/// Pages that are sent without having been read, before what is live has its turn: nothing else slows down those who
+/// find them on the shelf.
+static TURNS: Semaphore = Semaphore::const_new(4);
 /// After a page could not be read.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -60,7 +63,10 @@ pub(super) async fn catch_up(
                 let encode = |frame: &ServerFrame| encode(conn.codec, frame).map(|item| item.bytes);
                 let Pushes { block, count } = part.pushes(conn.codec, &seat.name, from, bytes, encode);
                 so_far.offset.0 += count as u64;
+                // The semaphore is never closed.
+                let _turn = TURNS.acquire().await.ok();
                 worker.hub.borrow_mut().send_past(&seat, block, count, More::Follows);
+                yield_now().await;
                 continue;
             }
             Err(_) => {

@@ -101,12 +101,13 @@ impl<'a> Past<'a> {
             }
             let wanted = limit - whole.events.len();
             let mut next = match self.next(so_far, wanted, room_left).await? {
-                // The part may have been read before the tail was seen where it is now.
-                Next::Shared(part, from) => Page {
-                    tail: whole.tail.clone(),
-                    events: part.events[from..].iter().take(wanted).cloned().collect(),
-                    complete: true,
-                },
+                Next::Shared(part, from) => {
+                    let mut tail = whole.tail.clone();
+                    // A part ends below the tail that is known, and that may have been seen while it was read.
+                    tail.offset = tail.offset.max(self.known.map_or(tail.offset, |known| known.tail));
+                    let events = part.events[from..].iter().take(wanted).cloned().collect();
+                    Page { tail, events, complete: true }
+                }
                 Next::Own(page) => page,
             };
             let more = cut_end(&mut next.events, room_left);
@@ -132,30 +133,32 @@ impl<'a> Past<'a> {
         limit: usize,
         bytes: usize,
     ) -> Result<Next, Failure> {
-        let Some((key, each)) = self.part_after(&so_far).filter(|(key, _)| key.events <= limit) else {
+        let Some(key) = self.part_after(&so_far).filter(|key| key.events <= limit) else {
             return self.own(so_far, limit, bytes).await;
         };
         let from = usize::try_from(so_far.offset.0 - key.after.0).unwrap_or_default();
-        let node = self.node;
-        let room_for = key.events * each;
-        let shared = node.shelf.part(&key, room_for, now().instant, async || {
+        let (node, mut unshared) = (self.node, None);
+        let shared = node.shelf.part(&key, now().instant, async || {
             let begin = Position { epoch: key.epoch.clone(), offset: key.after };
-            let page = self.page(Range::Since(begin, key.events)).await.map_err(Unshared::Failed)?;
+            let page = self.page(Range::Since(begin, key.events)).await?;
             let whole = page.complete
                 && page.events.len() == key.events
-                && page.events.last().is_some_and(|last| last.offset < page.tail.offset)
-                && page.events.iter().map(|event| size(Some(event))).sum::<usize>() <= MOST_SHARED;
-            if whole { Ok(Part::new(page.events)) } else { Err(Unshared::Page(page)) }
-        });
-        match shared.await {
-            Ok(part) => Ok(Next::Shared(part, from)),
-            Err(Unshared::Failed(failure)) => Err(failure),
-            // It was read just now, and goes far enough back for this one: it is as good as one of its own.
-            Err(Unshared::Page(mut page)) if page.complete && page.events.len() > from => {
-                page.events.drain(..from);
-                Ok(Next::Own(page))
+                && page.events.last().is_some_and(|last| last.offset < page.tail.offset);
+            let tail = page.tail;
+            let part = Part::new(page.events);
+            if whole && part.bytes(&key.room) <= MOST_SHARED {
+                return Ok(Some(part));
             }
-            Err(Unshared::Page(_)) => self.own(so_far, limit, bytes).await,
+            unshared = Some((part.events, tail));
+            Ok(None)
+        });
+        match (shared.await?, unshared) {
+            (Some(part), _) => Ok(Next::Shared(part, from)),
+            (None, Some((events, tail))) => match going_on(events, tail, &so_far) {
+                Some(page) => Ok(Next::Own(page)),
+                None => self.own(so_far, limit, bytes).await,
+            },
+            (None, None) => self.own(so_far, limit, bytes).await,
         }
     }
 
@@ -164,15 +167,17 @@ impl<'a> Past<'a> {
         Ok(Next::Own(page))
     }
 
-    /// The part in which the log goes on after a position, if it can be whole, and what an event of it takes. All who
-    /// catch up ask for the same parts, wherever they stand.
-    fn part_after(&self, so_far: &Position) -> Option<(Key, usize)> {
+    /// The part in which the log goes on after a position, if it can be whole. All who catch up ask for the same parts,
+    /// wherever they stand.
+    fn part_after(&self, so_far: &Position) -> Option<Key> {
         let Known { per_event, tail } = self.known?;
-        let events = BITE.div_ceil(per_event.max(1)).next_power_of_two().min(MAX_PAGE);
+        // Of a log that holds a few parts only, the first one would seldom be whole.
+        let most = (usize::try_from(self.rules.history.size).unwrap_or(MAX_PAGE) / 8).min(MAX_PAGE);
+        let events = BITE.div_ceil(per_event.max(1)).next_power_of_two().min(most);
         let length = events as u64;
-        let after = Offset(so_far.offset.0 / length * length);
+        let after = Offset(so_far.offset.0 / length.max(1) * length);
         let key = Key { room: self.room.clone(), epoch: so_far.epoch.clone(), after, events };
-        (events > 1 && after.0 + length < tail.0).then_some((key, per_event))
+        (events > 1 && after.0 + length < tail.0).then_some(key)
     }
 
     /// Goes on before a page, towards older events.
@@ -235,11 +240,13 @@ impl<'a> Past<'a> {
     }
 }
 
-/// Why there is nothing to share.
-enum Unshared {
-    /// It is not whole, or it can still change, or it is too large.
-    Page(Page),
-    Failed(Failure),
+/// What follows a position, of events that were read from further back; none where something is missing.
+fn going_on(mut events: Vec<Event>, tail: Position, so_far: &Position) -> Option<Page> {
+    let at = events.iter().position(|event| event.offset == so_far.offset.next())?;
+    let follows = |pair: &[Event]| pair[1].offset == pair[0].offset.next();
+    let is_going_on = tail.epoch == so_far.epoch && events[at..].windows(2).all(follows);
+    events.drain(..at);
+    is_going_on.then_some(Page { tail, events, complete: true })
 }
 
 fn size(event: Option<&Event>) -> usize {

@@ -30,7 +30,8 @@ local function counts(known)
   if #sets == 1 then
     users = redis.call('ZCARD', sets[1])
   elseif #sets > 1 and known and connections > LARGE then
-    users = known
+    -- Many may have gone since.
+    users = math.min(known, connections)
   elseif #sets > 1 then
     users = redis.call('ZUNIONSTORE', SCRATCH, #sets, unpack(sets))
     redis.call('UNLINK', SCRATCH)
