@@ -10,7 +10,7 @@ use std::{
 };
 
 use roomcast_protocol::{Opcode, server_frame};
-use tokio::net::TcpStream;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::frames::{Fault, Frames, Message, Taken, worth_reading};
 use crate::conn::Conn;
@@ -121,6 +121,9 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
+            if n < scratch.len() {
+                is_empty(self.conn.stream());
+            }
             match self.frames.take(&mut scratch[..n]).map_err(End::Fault)? {
                 Taken::Frame(used, message) => {
                     self.rest = scratch[used..n].to_vec();
@@ -136,9 +139,15 @@ impl Reader {
 
     /// Reads more of a frame, straight to where it belongs. There is room for it.
     fn read_rest(&mut self) -> Result<Option<Message>, End> {
+        let room = self.rest.capacity() - self.rest.len();
         match self.conn.stream().try_read_buf(&mut self.rest) {
             Ok(0) => Err(End::Gone),
-            Ok(_) => Ok(None),
+            Ok(n) => {
+                if n < room {
+                    is_empty(self.conn.stream());
+                }
+                Ok(None)
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -157,6 +166,15 @@ impl Reader {
             }
             message => Ok(message),
         }
+    }
+}
+
+/// A read that did not fill its buffer has emptied the socket, and epoll tells of what comes next: the read that would
+/// find nothing is saved. tokio does this where it reads by itself, and remembers an end of the stream all the same.
+fn is_empty(stream: &TcpStream) {
+    if cfg!(target_os = "linux") {
+        let _would_block: io::Result<()> =
+            stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
 }
 

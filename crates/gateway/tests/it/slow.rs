@@ -1,10 +1,11 @@
 //! Who missed much gets it in parts, each when it has taken the one before.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use roomcast_gateway::app::Backing;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Raw, Scene, Speak};
+use crate::support::{Client, Raw, Scene, Speak, TestNode, call::call, redis::RedisServer};
 
 /// Not the one in which the neighbour beats: offsets are told to the one here.
 const ROOM: &str = "event:past";
@@ -98,6 +99,49 @@ async fn many_who_come_back_at_once_get_what_each_of_them_missed() {
         assert_eq!(client.push_of("event").await["offset"], live["offset"]);
     }
     scene.end().await;
+}
+
+async fn big_ones(internal: SocketAddr, count: usize) -> Value {
+    let big = json!({ "room": ROOM, "event": "big", "data": "x".repeat(2 * KIB) });
+    let mut last = Value::Null;
+    for _ in 0..count {
+        last = call(internal, "POST", "/api/v1/publish", Some(&big)).await.1;
+    }
+    last
+}
+
+/// An answer says where the room stood when its last event was read, and what is live goes on exactly there.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_while_the_room_goes_on_is_told_everything_once() {
+    let redis = RedisServer::start();
+    let node = TestNode::start(&[("redis.url", &redis.url())], Backing::Redis).await;
+    let first = big_ones(node.internal, 1).await;
+    let begin = first["offset"].as_u64().expect("an offset");
+    big_ones(node.internal, 150).await;
+    let going_on = tokio::spawn(big_ones(node.internal, 150));
+    let mut back = tokio::task::JoinSet::new();
+    for n in 0..24 {
+        let (public, epoch) = (node.public, first["epoch"].clone());
+        back.spawn(async move {
+            let mut client =
+                Client::guest(public, if n % 2 == 0 { Speak::Json } else { Speak::MsgPack }).await;
+            let mut last = begin + 4 * n;
+            let joined = join_since(&mut client, &json!({ "epoch": epoch, "offset": last })).await;
+            assert_eq!(joined["recovered"], true);
+            for event in joined["events"].as_array().expect("a list") {
+                last += 1;
+                assert_eq!(event["offset"], last);
+            }
+            assert_eq!(joined["offset"], last, "no event beyond it, and none missing up to it");
+            while last < begin + 300 {
+                last += 1;
+                assert_eq!(client.push_of("event").await["offset"], last);
+            }
+        });
+    }
+    back.join_all().await;
+    assert_eq!(going_on.await.expect("all is published")["offset"], begin + 300);
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,18 @@ async fn bytes_that_come_in_two_parts_are_the_same_messages_and_leave_nothing_be
 }
 
 #[tokio::test]
+async fn an_end_that_came_with_the_last_bytes_is_seen() {
+    for bytes in [text("a"), words()] {
+        let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+        let mut reader = Reader::new(conn, b"", 1_000);
+        far.write_all(&bytes).await.unwrap();
+        far.shutdown().await.unwrap();
+        let all = async { while reader.next().await.is_ok() {} };
+        tokio::time::timeout(std::time::Duration::from_secs(5), all).await.expect("it is not waited for");
+    }
+}
+
+#[tokio::test]
 async fn what_came_with_the_handshake_is_heard_first() {
     let bytes = words();
     for at in 0..=bytes.len() {
