@@ -128,8 +128,10 @@ pub(crate) fn machine() -> String {
         .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok())
         .unwrap_or_default()
         .div_ceil(1 << 20);
+    // The version; what its builder adds to that says nothing to others.
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cpu}, {cores} cores, {memory} GiB, Linux {}", kernel.trim())
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cpu}, {cores} cores, {memory} GiB, Linux {kernel}")
 }
 
 /// The commit that stands in this folder; with a `+` where it was changed since.

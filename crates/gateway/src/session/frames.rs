@@ -195,11 +195,11 @@ fn close(payload: &[u8]) -> Result<Message, Fault> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
         return if payload.is_empty() { Ok(Message::Close(Vec::new())) } else { Err(Fault::Protocol) };
     };
+    std::str::from_utf8(reason).map_err(|_| Fault::NotUtf8)?;
     // RFC 6455 §7.4 and the IANA's list: what may stand in a frame.
     if !matches!(u16::from_be_bytes(*code), 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Fault::Protocol);
     }
-    std::str::from_utf8(reason).map_err(|_| Fault::NotUtf8)?;
     Ok(Message::Close(code.to_vec()))
 }
 

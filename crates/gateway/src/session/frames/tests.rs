@@ -412,6 +412,7 @@ fn a_close_says_why_in_a_way_that_may_be() {
     }
     assert_eq!(closed(b"\x03"), Err(Fault::Protocol));
     assert_eq!(closed(b"\x03\xe8\xff"), Err(Fault::NotUtf8));
+    assert_eq!(closed(b"\xe0\xa0\x80"), Err(Fault::NotUtf8), "what is forbidden twice is told as by others");
 }
 
 #[test]
