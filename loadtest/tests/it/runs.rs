@@ -185,7 +185,7 @@ async fn smoke_kills_a_node_and_its_client_misses_nothing() {
         let mut process = Command::new("sleep").arg("60").kill_on_drop(true).spawn().expect("sleep");
         let pid = process.id().expect("a running process").to_string();
         let urls = [format!("--url=ws://{one}/ws"), format!("--url=ws://{other}/ws")];
-        let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "2", "--push-wait", "400ms"];
+        let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "2", "--push-wait", "2s"];
         let arguments = [&fixed[..], &["--subscribe-then-publish", "0", "--kill-pid", &pid]].concat();
         let killed = async {
             let status = process.wait().await.expect("a status");
