@@ -59,7 +59,7 @@ async fn fanout(hub: &Arc<Hub>, more: &[&str]) -> Run {
 async fn smoke(hub: &Arc<Hub>, more: &[&str]) -> Run {
     let ((one, _one), (other, _other)) = (hub.node().await, hub.node().await);
     let urls = [format!("--url=ws://{one}/ws"), format!("--url=ws://{other}/ws")];
-    let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "10", "--push-wait", "400ms"];
+    let fixed = ["smoke", &urls[0], &urls[1], "--hmac-key", KEY, "--events", "10", "--push-wait", "1s"];
     run(&[&fixed[..], more].concat()).await
 }
 
