@@ -27,6 +27,16 @@ async fn join_since(client: &mut Client, position: &Value) -> Value {
     client.ok(json!({ "op": "join", "room": ROOM, "since": since })).await
 }
 
+/// The events of an answer follow an offset without a gap; where they end.
+fn goes_on(joined: &Value, mut last: u64) -> u64 {
+    assert_eq!(joined["recovered"], true);
+    for event in joined["events"].as_array().expect("a list") {
+        last += 1;
+        assert_eq!(event["offset"], last);
+    }
+    last
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_answer_does_not_hold_follows_it_in_order_and_live_events_behind_it() {
     let scene = Scene::new(&[BYTES]).await;
@@ -79,11 +89,7 @@ async fn many_who_come_back_at_once_get_what_each_of_them_missed() {
             let mut client = Client::guest(public, speak).await;
             let mut last = begin + 7 * n;
             let joined = join_since(&mut client, &json!({ "epoch": epoch, "offset": last })).await;
-            assert_eq!(joined["recovered"], true);
-            for event in joined["events"].as_array().expect("a list") {
-                last += 1;
-                assert_eq!(event["offset"], last);
-            }
+            last = goes_on(&joined, last);
             while last < tail {
                 last += 1;
                 let push = client.push_of("event").await;
@@ -127,11 +133,7 @@ async fn who_comes_back_while_the_room_goes_on_is_told_everything_once() {
                 Client::guest(public, if n % 2 == 0 { Speak::Json } else { Speak::MsgPack }).await;
             let mut last = begin + 4 * n;
             let joined = join_since(&mut client, &json!({ "epoch": epoch, "offset": last })).await;
-            assert_eq!(joined["recovered"], true);
-            for event in joined["events"].as_array().expect("a list") {
-                last += 1;
-                assert_eq!(event["offset"], last);
-            }
+            last = goes_on(&joined, last);
             assert_eq!(joined["offset"], last, "no event beyond it, and none missing up to it");
             while last < begin + 300 {
                 last += 1;
@@ -185,7 +187,8 @@ async fn who_is_overtaken_by_the_end_of_the_log_while_it_catches_up_is_reset() {
     let settings = [BYTES, ("namespaces.event.history.size", "100")];
     let scene = Scene::new(&settings).await;
     let before = publish(&scene, 0, 1).await;
-    publish(&scene, 48, 50).await;
+    // More than the buffers of both sockets hold.
+    publish(&scene, 48, 90).await;
     // It asks for what it missed, and takes nothing of it.
     let raw = Raw::open_from(IpAddr::from([127, 0, 0, 5]), scene.public(), Some(8 * 1_024)).await;
     let mut raw = raw.upgrade(&[]).await;
@@ -195,6 +198,8 @@ async fn who_is_overtaken_by_the_end_of_the_log_while_it_catches_up_is_reset() {
     raw.say(&json!({ "id": 2, "op": "join", "room": ROOM, "since": since })).await;
     let joined = raw.text().await["ok"].take();
     assert_eq!(joined["recovered"], true);
+    // Until they are full, and the node waits for it.
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     let tail = publish(&scene, 48, 110).await;
     // What it reads now has no gap, and then it learns that there would be one.
     let mut last = joined["offset"].as_u64().expect("an offset");
