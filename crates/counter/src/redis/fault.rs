@@ -51,11 +51,11 @@ fn is_refusal(error: &Error) -> bool {
     error.details().split_whitespace().next().is_some_and(|code| REFUSALS.contains(&code))
 }
 
-/// The cases in which fred answers before it writes. Two are known only by their words: the kinds also stand for
-/// connections lost in the middle of a command. A test provokes the first, so a change of words would show.
+/// The cases in which nothing was written: a route says so by its kind, fred in part only by its words, because its kinds also
+/// stand for connections lost in the middle of a command. A test provokes the first, so a change of words would show.
 fn was_never_sent(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Config | ErrorKind::Auth => true,
+        ErrorKind::Config | ErrorKind::Auth | ErrorKind::Routing => true,
         ErrorKind::Canceled => error.details() == "Connection closed unexpectedly.",
         ErrorKind::Unknown => matches!(
             error.details(),
@@ -109,6 +109,10 @@ mod tests {
     fn what_was_not_sent_was_not_applied() {
         let fail_fast = maybe_applied(ErrorKind::Canceled, "Connection closed unexpectedly.", Effect::Write);
         assert_eq!(fail_fast, Some(false));
+        assert_eq!(
+            maybe_applied(ErrorKind::Routing, "no connection to 127.0.0.1:1", Effect::Write),
+            Some(false)
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod script;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use fred::types::{Expiration, FromValue, Value};
+use fred::types::{FromValue, Value};
 
 pub(crate) use fault::{Effect, map as map_fault};
 pub use route::{Route, Routed};
@@ -217,8 +217,7 @@ impl Redis {
         grant: &str,
         ttl: Duration,
     ) -> Result<(), CounterError> {
-        let expires = Expiration::PX(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-        let set = self.0.client.set_for(self.ticket_key(ticket), grant, expires);
+        let set = self.0.client.set_for(self.ticket_key(ticket), grant, ttl);
         set.await.map_err(|error| fault::map(error, Effect::Write))
     }
 

@@ -1,25 +1,27 @@
-//! Which client a command goes to: one for all, or in a cluster the one of the server that owns the key's slot.
+//! Where a command goes: to the one server, or in a cluster to the one that owns the key's slot.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 
 use fred::{
-    clients::{Client, WithOptions},
+    clients::Client,
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, HashesInterface, KeysInterface, SortedSetsInterface},
-    types::{CustomCommand, Expiration, FromValue, Value, config::Options},
+    interfaces::ClientLike,
+    types::{CustomCommand, FromValue, Value, config::Options},
     util::redis_keyslot,
 };
 
-/// Finds the client for a slot.
+/// What becomes of a command.
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send + 'a>>;
+
+/// The way to the servers.
 pub trait Route: Send + Sync {
-    /// The client of the server that owns the slot; none while it is away.
-    fn client(&self, slot: u16) -> Option<Client>;
+    /// Sends one command to the server that owns the slot, at most once, and waits for its answer as long as is set.
+    /// While that server is away it fails at once, of the kind
+    /// [`ErrorKind::Routing`]: nothing was sent.
+    fn send<'a>(&'a self, name: &'static str, slot: u16, words: &'a [Value]) -> Answer<'a>;
 
     /// Whether the servers are a cluster, so that a script reaches one slot only.
     fn is_cluster(&self) -> bool;
-
-    /// A server said that a slot is not its own any more.
-    fn moved(&self) {}
 
     /// A place among the commands under way, which is free again when it is dropped; none where all are taken. The
     /// name is for the figures: a command's or a script's.
@@ -28,9 +30,12 @@ pub trait Route: Send + Sync {
     }
 }
 
+/// A client of its own, for tools and tests. Give it a default command timeout: none is set here.
 impl Route for Client {
-    fn client(&self, _slot: u16) -> Option<Client> {
-        Some(self.clone())
+    fn send<'a>(&'a self, name: &'static str, slot: u16, words: &'a [Value]) -> Answer<'a> {
+        let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
+        let command = CustomCommand::new_static(name, Some(slot), false);
+        Box::pin(async move { self.with_options(&options).custom(command, words.to_vec()).await })
     }
 
     fn is_cluster(&self) -> bool {
@@ -38,12 +43,12 @@ impl Route for Client {
     }
 }
 
-/// The way to all clients; cheap to clone. Give them a default command timeout: none is set here.
+/// The same, cheap to clone.
 #[derive(Clone)]
 pub struct Routed(Arc<dyn Route>);
 
 impl fmt::Debug for Routed {
-    /// Without the clients: their configuration may hold a password.
+    /// Without what is behind it: its configuration may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Routed").finish_non_exhaustive()
     }
@@ -66,77 +71,52 @@ impl Routed {
         self.0.is_cluster()
     }
 
-    /// While the connection is away a command fails at once, and none is ever written twice.
-    fn at(&self, slot: u16) -> Result<WithOptions<Client>, Error> {
-        let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };
-        // Worded as fred does where it does not send.
-        let away = || Error::new(ErrorKind::Canceled, "Connection closed unexpectedly.");
-        self.0.client(slot).map(|client| client.with_options(&options)).ok_or_else(away)
-    }
-
-    fn of(&self, key: &str) -> Result<WithOptions<Client>, Error> {
-        self.at(redis_keyslot(key.as_bytes()))
-    }
-
     /// What is over the bound is refused unsent: [`map`](super::fault::map) knows this kind.
     pub(super) fn begin(&self, command: &'static str) -> Result<Box<dyn Send>, Error> {
         let busy = || Error::new(ErrorKind::Backpressure, "too many commands are in flight");
         self.0.begin(command).ok_or_else(busy)
     }
 
-    fn heed<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
-        if answer.as_ref().is_err_and(|error| error.details().starts_with("MOVED")) {
-            self.0.moved();
-        }
-        answer
-    }
-
-    /// Sends one command to the server that owns the slot; its place among those under way is the caller's. Boxed, as
-    /// all of them: fred's futures are large, and sessions hold them.
+    /// Sends one command to the server that owns the slot; its place among those under way is the caller's.
     pub(super) async fn custom<R: FromValue>(
         &self,
         name: &'static str,
         slot: u16,
-        words: Vec<Value>,
+        words: &[Value],
     ) -> Result<R, Error> {
-        let command = CustomCommand::new_static(name, Some(slot), false);
-        let client = self.at(slot)?;
-        self.heed(Box::pin(client.custom(command, words)).await)
+        self.0.send(name, slot, words).await?.convert()
+    }
+
+    /// A command whose first word is the key.
+    async fn keyed<R: FromValue>(&self, name: &'static str, words: &[Value]) -> Result<R, Error> {
+        let _underway = self.begin(name)?;
+        let key = words.first().and_then(Value::as_bytes).unwrap_or_default();
+        self.custom(name, redis_keyslot(key), words).await
     }
 
     pub(super) async fn hgetall<R: FromValue>(&self, key: String) -> Result<R, Error> {
-        let _underway = self.begin("HGETALL")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.hgetall(key)).await)
+        self.keyed("HGETALL", &[key.into()]).await
     }
 
     pub(super) async fn hget<R: FromValue>(&self, key: String, field: &str) -> Result<R, Error> {
-        let _underway = self.begin("HGET")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.hget(key, field)).await)
+        self.keyed("HGET", &[key.into(), field.into()]).await
     }
 
     pub(super) async fn hmget<R: FromValue>(&self, key: String, fields: Vec<String>) -> Result<R, Error> {
-        let _underway = self.begin("HMGET")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.hmget(key, fields)).await)
+        let words: Vec<Value> = std::iter::once(key).chain(fields).map(Value::from).collect();
+        self.keyed("HMGET", &words).await
     }
 
-    pub(super) async fn set_for(&self, key: String, value: &str, expires: Expiration) -> Result<(), Error> {
-        let _underway = self.begin("SET")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.set(key, value, Some(expires), None, false)).await)
+    pub(super) async fn set_for(&self, key: String, value: &str, lives: Duration) -> Result<(), Error> {
+        let words = [key.into(), value.into(), "PX".into(), lives.as_millis().to_string().into()];
+        self.keyed("SET", &words).await
     }
 
     pub(super) async fn getdel<R: FromValue>(&self, key: String) -> Result<R, Error> {
-        let _underway = self.begin("GETDEL")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.getdel(key)).await)
+        self.keyed("GETDEL", &[key.into()]).await
     }
 
     pub(super) async fn zadd<R: FromValue>(&self, key: String, score: f64, member: &str) -> Result<R, Error> {
-        let _underway = self.begin("ZADD")?;
-        let client = self.of(&key)?;
-        self.heed(Box::pin(client.zadd(key, None, None, false, false, (score, member))).await)
+        self.keyed("ZADD", &[key.into(), score.to_string().into(), member.into()]).await
     }
 }

@@ -130,5 +130,5 @@ async fn send<R: FromValue>(
     words.extend([script, keys.len().to_string().into()]);
     words.extend(keys.into_iter().map(Value::from));
     words.extend(args);
-    client.custom(command, slot, words).await
+    client.custom(command, slot, &words).await
 }

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use fred::{
-    clients::Client,
     error::{Error, ErrorKind},
     types::config::Server,
 };
@@ -13,11 +12,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{
+    dial::dial,
     fault::{self, Effect},
-    link::{Link, Purpose},
     lookout::Layout,
+    multiplexed::Multiplexed,
     routes::LAST_SLOT,
-    shard::{Context, ask},
+    shard::Context,
 };
 use crate::broker::BrokerError;
 
@@ -46,15 +46,15 @@ impl Cluster {
         let shards = context.routes.shards();
         let connected: Vec<_> =
             shards.iter().filter_map(|shard| Some((shard.server.clone(), shard.commands()?))).collect();
-        let asked = connected.iter().map(|(server, client)| hear(context, server, client));
+        let asked = connected.iter().map(|(server, commands)| hear(context, server, commands));
         let mut claims: Vec<Claim> = join_all(asked).await.into_iter().flatten().flatten().collect();
         let mut failed = Error::new(ErrorKind::Cluster, "no server knows who owns the slots");
         if claims.is_empty() {
             let known = shards.iter().map(|shard| &shard.server);
             for server in self.seeds.iter().chain(known) {
-                let reached = timeout(PATIENCE, Link::open(&context.plan, server, Purpose::Commands)).await;
+                let reached = timeout(PATIENCE, dial(context, server)).await;
                 let heard = match reached {
-                    Ok(Ok(link)) => hear(context, server, link.client()).await,
+                    Ok(Ok(connection)) => hear(context, server, connection.commands()).await,
                     Ok(Err(error)) => Err(error),
                     Err(_) => Err(Error::new(ErrorKind::Timeout, "a server is silent")),
                 };
@@ -116,8 +116,8 @@ fn nobody() -> Vec<Option<(u64, Server)>> {
     vec![None; usize::from(LAST_SLOT) + 1]
 }
 
-async fn hear(context: &Context, server: &Server, client: &Client) -> Result<Vec<Claim>, Error> {
-    let text: String = timeout(PATIENCE, ask(client, "CLUSTER", vec!["NODES".into()]))
+async fn hear(context: &Context, server: &Server, commands: &Multiplexed) -> Result<Vec<Claim>, Error> {
+    let text: String = timeout(PATIENCE, commands.send("CLUSTER", &["NODES".into()]))
         .await
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "a server is silent")))?;
     Ok(claims(server, context.plan.is_encrypted(), &text))

@@ -4,12 +4,11 @@
 use std::{sync::Arc, time::Instant};
 
 use fred::{
-    clients::Client,
     error::Error,
-    interfaces::ClientLike,
-    types::{CustomCommand, FromValue, Value},
+    types::{FromValue, Value},
     util::redis_keyslot,
 };
+use futures_util::future::BoxFuture;
 use roomcast_counter::{PublishMode, Route};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
@@ -42,6 +41,11 @@ impl Commands {
         self.most_at_once
     }
 
+    /// Whether each slot may be with another server.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.mode == PublishMode::Sharded
+    }
+
     /// The command that publishes.
     pub(super) fn publish_command(&self) -> &'static str {
         match self.mode {
@@ -64,7 +68,7 @@ impl Commands {
     ) -> Result<R, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let answer = self.custom(name, key, words).await;
+        let answer = self.custom(name, redis_keyslot(key.as_bytes()), &words).await;
         took(name, begun);
         answer.map_err(|error| fault::map(&error, effect))
     }
@@ -79,37 +83,30 @@ impl Commands {
     ) -> Result<R, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let slot_key = keys.first().cloned().unwrap_or_default();
+        let slot = redis_keyslot(keys.first().map(String::as_bytes).unwrap_or_default());
         let words = script.by_hash(keys, args);
-        let mut answer = self.custom("EVALSHA", &slot_key, words.clone()).await;
+        let mut answer = self.custom("EVALSHA", slot, &words).await;
         if let Some(words) = script.in_full(words, &answer) {
-            answer = self.custom("EVAL", &slot_key, words).await;
+            answer = self.custom("EVAL", slot, &words).await;
         }
         took(script.name, begun);
         answer.map_err(|error| fault::map(&error, effect))
     }
 
-    async fn custom<R: FromValue>(
-        &self,
-        name: &'static str,
-        key: &str,
-        words: Vec<Value>,
-    ) -> Result<R, Error> {
-        let slot = redis_keyslot(key.as_bytes());
+    async fn custom<R: FromValue>(&self, name: &'static str, slot: u16, words: &[Value]) -> Result<R, Error> {
         let shard =
             self.routes.owner(slot).ok_or_else(|| fault::not_sent("no server owns the room's slot"))?;
-        let client = shard.commands().ok_or_else(|| shard.away())?;
-        let again = (self.mode == PublishMode::Sharded).then(|| words.clone());
-        let answer = send_to(&client, name, slot, words).await;
+        let commands = shard.commands().ok_or_else(|| shard.away())?;
+        let answer = commands.send(name, words).await;
         let Err(error) = answer else { return answer };
         if error.details().starts_with("READONLY") {
             // The master of a moment ago is a replica now.
             self.routes.look_again();
             shard.leave();
         }
-        match again {
-            Some(words) => Box::pin(self.follow(error, name, slot, words)).await,
-            None => Err(error),
+        match self.mode {
+            PublishMode::Sharded => Box::pin(self.follow(error, name, words)).await,
+            PublishMode::Plain => Err(error),
         }
     }
 
@@ -119,42 +116,35 @@ impl Commands {
         &self,
         error: Error,
         name: &'static str,
-        slot: u16,
-        words: Vec<Value>,
+        words: &[Value],
     ) -> Result<R, Error> {
         let Some((redirect, server)) = redirection(&error) else { return Err(error) };
         if redirect == Redirect::Moved {
             self.routes.look_again();
         }
-        let Some(client) = self.routes.at(server).and_then(|shard| shard.commands()) else {
+        let Some(commands) = self.routes.at(server).and_then(|shard| shard.commands()) else {
             return Err(error);
         };
         match redirect {
-            Redirect::Moved => send_to(&client, name, slot, words).await,
-            Redirect::Ask => {
-                let pipeline = client.pipeline();
-                let asking = CustomCommand::new_static("ASKING", Some(slot), false);
-                let _queued: Value = pipeline.custom(asking, Vec::<Value>::new()).await?;
-                let command = CustomCommand::new_static(name, Some(slot), false);
-                let _queued: Value = pipeline.custom(command, words).await?;
-                pipeline.last().await
-            }
+            Redirect::Moved => commands.send(name, words).await,
+            Redirect::Ask => commands.send_asking(name, words).await,
         }
     }
 }
 
 /// The counters' way to the same servers, under the same bound and among the same figures.
 impl Route for Commands {
-    fn client(&self, slot: u16) -> Option<Client> {
-        self.routes.owner(slot)?.commands()
+    fn send<'a>(
+        &'a self,
+        name: &'static str,
+        slot: u16,
+        words: &'a [Value],
+    ) -> BoxFuture<'a, Result<Value, Error>> {
+        Box::pin(self.custom(name, slot, words))
     }
 
     fn is_cluster(&self) -> bool {
-        self.mode == PublishMode::Sharded
-    }
-
-    fn moved(&self) {
-        self.routes.look_again();
+        Self::is_cluster(self)
     }
 
     fn begin(&self, command: &'static str) -> Option<Box<dyn Send>> {
@@ -174,16 +164,6 @@ impl Drop for Underway {
     fn drop(&mut self) {
         took(self.command, self.begun);
     }
-}
-
-/// Sends one command over one connection. Boxed: fred's future is large, and sessions hold it.
-pub(super) async fn send_to<R: FromValue>(
-    client: &Client,
-    name: &'static str,
-    slot: u16,
-    words: Vec<Value>,
-) -> Result<R, Error> {
-    Box::pin(client.custom(CustomCommand::new_static(name, Some(slot), false), words)).await
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -84,8 +84,16 @@ pub(super) fn map(error: &Error, effect: Effect) -> BrokerError {
     }
 }
 
-/// Whether fred answered before it wrote. Its kinds also stand for connections lost midway, so some cases are known
-/// by their words only; the tests against a stopped server would notice a change.
+/// Why a start failed: what no repetition can mend is told apart.
+pub(super) fn start_error(error: &Error) -> BrokerError {
+    match map(error, Effect::Harmless) {
+        BrokerError::Unavailable { cause, .. } if is_hopeless(error) => BrokerError::Denied(cause),
+        error => error,
+    }
+}
+
+/// Whether nothing was written. Our own connection says so by its kind; fred's kinds also stand for connections lost
+/// midway, so some cases are known by their words only; the tests against a stopped server would notice a change.
 fn was_never_sent(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Backpressure | ErrorKind::Config | ErrorKind::Auth | ErrorKind::Routing => true,

@@ -1,4 +1,4 @@
-//! One connection to one server: a fred client that is thrown away together with it.
+//! One connection to one server, for subscriptions or to a sentinel: a fred client that is thrown away together with it.
 //!
 //! fred's own reconnecting is not used. It waits where it should not (one task does all, and a full send buffer stops
 //! it until TCP gives up), asks a sentinel that may not know yet, and stops a whole cluster for one lost server. So a
@@ -11,15 +11,11 @@ use fred::{
     clients::Client,
     error::{Error, ErrorKind},
     interfaces::ClientLike,
-    types::{Builder, ConnectHandle, RespVersion, config::Server},
+    types::{Builder, ConnectHandle, CustomCommand, FromValue, RespVersion, Value, config::Server},
 };
 use tokio::time::timeout;
 
-use super::{
-    fault::{self, Effect},
-    plan::Plan,
-};
-use crate::broker::BrokerError;
+use super::plan::Plan;
 
 /// Messages between fred's reader and ours: a burst of some seconds. fred's own default of 32 loses half of one.
 const MESSAGE_CAPACITY: usize = 65_536;
@@ -36,7 +32,6 @@ const READY_LOOK: Duration = Duration::from_millis(20);
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    Commands,
     Subscriptions,
     Sentinel,
 }
@@ -71,6 +66,11 @@ impl Link {
             Err(Error::new(ErrorKind::Timeout, "the connection was not ready in time"))
         })?;
         opening.done().map(|task| Self { client, task }).ok_or_else(no_task)
+    }
+
+    /// One command, and its answer.
+    pub(super) async fn ask<R: FromValue>(&self, name: &'static str, words: Vec<Value>) -> Result<R, Error> {
+        self.client.custom(CustomCommand::new_static(name, None::<u16>, false), words).await
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -117,13 +117,13 @@ fn no_task() -> Error {
 fn builder(plan: &Plan, server: &Server, purpose: Purpose) -> Builder {
     let mut config = match purpose {
         Purpose::Sentinel => plan.sentinel(server),
-        Purpose::Commands | Purpose::Subscriptions => plan.data(server),
+        Purpose::Subscriptions => plan.data(server),
     };
     config.fail_fast = true;
-    // RESP3 for commands too: with RESP2 fred greets with a PING, which Redis refuses while it can't write to its disk.
+    // RESP3 where it can be: with RESP2 fred greets with a PING, which Redis refuses while it can't write to its disk.
     config.version = match purpose {
         Purpose::Sentinel => RespVersion::RESP2,
-        Purpose::Commands | Purpose::Subscriptions => RespVersion::RESP3,
+        Purpose::Subscriptions => RespVersion::RESP3,
     };
     let mut builder = Builder::from_config(config);
     builder.with_performance_config(|performance| {
@@ -138,17 +138,9 @@ fn builder(plan: &Plan, server: &Server, purpose: Purpose) -> Builder {
         connection.max_command_attempts = 1;
         connection.max_command_buffer_len = 0;
         connection.disable_cluster_health_check = true;
-        // Few commands, each waited for. On the command connection it would halve the throughput of scripts.
-        connection.tcp.nodelay = (purpose != Purpose::Commands).then_some(true);
+        // Few commands, each waited for.
+        connection.tcp.nodelay = Some(true);
         connection.reconnect_errors = Vec::new();
     });
     builder
-}
-
-/// Why a start failed: what no repetition can mend is told apart.
-pub(super) fn start_error(error: &Error) -> BrokerError {
-    match fault::map(error, Effect::Harmless) {
-        BrokerError::Unavailable { cause, .. } if fault::is_hopeless(error) => BrokerError::Denied(cause),
-        error => error,
-    }
 }

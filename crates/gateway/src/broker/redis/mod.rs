@@ -1,7 +1,8 @@
 //! The Redis broker: streams and scripts over one connection to each server, pub/sub over another.
 //!
 //! One server, a master that sentinels name, or a cluster are the same thing here: a [`lookout`] says which server owns
-//! which slots, each of these is a [`shard`], and [`routes`] lead to it. fred stays inside this folder. Nothing here
+//! which slots, each of these is a [`shard`], and [`routes`] lead to it. fred stays inside this folder, for subscriptions
+//! and sentinels; commands go over a connection of our own ([`multiplexed`]). Nothing here
 //! repeats a command whose fate is unknown, waits for a connection, or decides what a gap means: a caller hears
 //! [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
 
@@ -9,17 +10,20 @@ mod addresses;
 mod channels;
 mod cluster;
 mod commands;
+mod dial;
 mod fault;
 mod health;
 mod keys;
 mod link;
 mod log;
 mod lookout;
+mod multiplexed;
 mod nodes;
 mod plan;
 mod presence;
 mod probe;
 mod reader;
+mod resp;
 mod routes;
 mod scripts;
 mod sentinels;
@@ -58,6 +62,7 @@ use crate::{config, random};
 use addresses::Addresses;
 use channels::Channels;
 use commands::Commands;
+use dial::dial;
 use fault::Effect;
 use health::HealthCell;
 use keys::Keys;
@@ -425,11 +430,11 @@ async fn try_begin(
     let home: Server = home
         .map(|(server, ..)| server.clone())
         .ok_or_else(|| BrokerError::refused("no server owns the slot of the nodes' own keys"))?;
-    let failed = |error| link::start_error(&error);
-    let commands = Link::open(&context.plan, &home, Purpose::Commands).await.map_err(failed)?;
+    let failed = |error| fault::start_error(&error);
+    let connection = dial(context, &home).await.map_err(failed)?;
     let subscriptions = Link::open(&context.plan, &home, Purpose::Subscriptions).await.map_err(failed)?;
     let (shard, requests) = context.shard(&home);
-    shard::admit(context, &shard, &commands).await.map_err(failed)?;
+    shard::admit(context, &shard, connection.commands()).await.map_err(failed)?;
     let own = HashSet::from([context.keys.control()]);
     let mut subscribing = Task::new(context.clone(), shard.clone(), requests, own);
     if let Err(error) = subscribing.begin(subscriptions).await {
@@ -439,7 +444,7 @@ async fn try_begin(
     context.health.add(&home, true);
     let home_range = routes::Range { first: 0, last: routes::LAST_SLOT, shard: shard.clone() };
     context.routes.set(vec![home_range]);
-    shard::start(context, &shard, Some(commands), subscribing);
+    shard::start(context, &shard, Some(connection), subscribing);
     lookout::apply(context, channels, &layout).await;
     Ok(())
 }

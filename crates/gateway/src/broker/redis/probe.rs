@@ -8,16 +8,14 @@ use std::{
 };
 
 use fred::{
-    clients::Client,
     error::{Error, ErrorKind},
     types::Value,
-    util::redis_keyslot,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{
-    commands::send_to,
     fault,
+    multiplexed::Multiplexed,
     shard::{Context, Shard},
 };
 
@@ -182,8 +180,8 @@ pub(super) async fn send(context: Arc<Context>, shard: Arc<Shard>) {
             }
         }
         let number = shard.probe.send(Instant::now());
-        let Some(client) = shard.commands() else { continue };
-        let published = publish(&context, &client, &shard.probe_channel, number);
+        let Some(commands) = shard.commands() else { continue };
+        let published = publish(&context, &commands, &shard.probe_channel, number);
         let outcome = tokio::select! {
             outcome = timeout(PROBE_INTERVAL, published) => outcome,
             // Whatever this one waits for belongs to the past.
@@ -204,17 +202,16 @@ pub(super) async fn send(context: Arc<Context>, shard: Arc<Shard>) {
 
 /// Publishes a probe, after a look at a key: a server that is loading its data, or that has lost its cluster, would
 /// publish and do nothing else. It takes no permit: a busy node is not a deaf one.
-async fn publish(context: &Context, client: &Client, channel: &str, number: u64) -> Result<(), Error> {
+async fn publish(context: &Context, commands: &Multiplexed, channel: &str, number: u64) -> Result<(), Error> {
     let key = context.keys.leases();
-    let slot = redis_keyslot(key.as_bytes());
-    let looked = send_to::<Value>(client, "EXISTS", slot, vec![key.as_str().into()]).await;
+    let looked = commands.send::<Value>("EXISTS", &[key.into()]).await;
     if let Err(error) = looked
         && !fault::is_elsewhere(&error)
     {
         return Err(error);
     }
-    let words = vec![channel.into(), number.to_string().into()];
-    send_to::<Value>(client, "PUBLISH", redis_keyslot(channel.as_bytes()), words).await.map(|_| ())
+    let words = [channel.into(), number.to_string().into()];
+    commands.send::<Value>("PUBLISH", &words).await.map(|_| ())
 }
 
 /// Watches for silence for ever.

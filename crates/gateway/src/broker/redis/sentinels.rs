@@ -18,7 +18,6 @@ use super::{
     fault::{self, Effect},
     link::{Link, Purpose},
     plan::Plan,
-    shard::ask,
 };
 use crate::broker::BrokerError;
 
@@ -103,13 +102,13 @@ async fn hear(plan: &Plan, server: &Server, link: &mut Option<Link>, name: &str)
         Some(link) => link,
         None => link.insert(Link::open(plan, server, Purpose::Sentinel).await?),
     };
-    let words: Vec<String> = ask(link.client(), "SENTINEL", vec!["MASTER".into(), name.into()]).await?;
+    let words: Vec<String> = link.ask("SENTINEL", vec!["MASTER".into(), name.into()]).await?;
     let epoch =
         words.chunks_exact(2).find(|pair| pair[0] == "config-epoch").and_then(|pair| pair[1].parse().ok());
     let nonsense = || Error::new(ErrorKind::Sentinel, "a sentinel answers nonsense");
     let epoch = epoch.ok_or_else(nonsense)?;
     let words = vec!["GET-MASTER-ADDR-BY-NAME".into(), name.into()];
-    match ask::<Value>(link.client(), "SENTINEL", words).await?.convert::<(String, u16)>() {
+    match link.ask::<Value>("SENTINEL", words).await?.convert::<(String, u16)>() {
         Ok((host, port)) => Ok((epoch, Server::new(host, port))),
         Err(_) => Err(nonsense()),
     }

@@ -9,10 +9,8 @@ use std::{
 };
 
 use fred::{
-    clients::Client,
     error::{Error, ErrorKind},
-    interfaces::ClientLike,
-    types::{CustomCommand, Value, config::Server},
+    types::{Value, config::Server},
 };
 use futures_util::FutureExt;
 use roomcast_counter::PublishMode;
@@ -27,9 +25,11 @@ use tokio_util::{
 
 use super::{
     SharedFeed,
+    dial::dial,
     health::HealthCell,
     keys::Keys,
     link::{Link, Purpose},
+    multiplexed::{Connection, Multiplexed},
     nodes::Nodes,
     plan::{Form, Plan},
     probe::{self, Probe},
@@ -84,7 +84,7 @@ pub(super) struct Shard {
     pub(super) probe_channel: String,
     pub(super) probe: Probe,
     pub(super) requests: mpsc::Sender<Request>,
-    commands: RwLock<Option<Client>>,
+    commands: RwLock<Option<Multiplexed>>,
     /// Which life of which server the log was last read from.
     identity: Mutex<Option<String>>,
     give_up_commands: Notify,
@@ -121,7 +121,7 @@ impl Shard {
     }
 
     /// The connection for commands, while there is one.
-    pub(super) fn commands(&self) -> Option<Client> {
+    pub(super) fn commands(&self) -> Option<Multiplexed> {
         self.commands.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -140,8 +140,8 @@ impl Shard {
         why.clone_into(&mut self.why_away.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn set_commands(&self, client: Option<Client>) {
-        *self.commands.write().unwrap_or_else(PoisonError::into_inner) = client;
+    fn set_commands(&self, commands: Option<Multiplexed>) {
+        *self.commands.write().unwrap_or_else(PoisonError::into_inner) = commands;
     }
 
     /// Connects anew, both ways: this server is not what it was.
@@ -195,11 +195,11 @@ impl Shard {
 pub(super) fn start(
     context: &Arc<Context>,
     shard: &Arc<Shard>,
-    commands: Option<Link>,
+    commands: Option<Connection>,
     subscribing: subscriptions::Task,
 ) {
-    if let Some(link) = &commands {
-        shard.set_commands(Some(link.client().clone()));
+    if let Some(connection) = &commands {
+        shard.set_commands(Some(connection.commands().clone()));
     }
     let keep = keep_commands(context.clone(), shard.clone(), commands);
     let send = probe::send(context.clone(), shard.clone());
@@ -241,45 +241,72 @@ pub(super) fn read(context: &Context, shard: &Arc<Shard>, link: &Link) -> DropGu
     cancel.drop_guard()
 }
 
-/// Opens a connection, however often it takes. Cancel safe.
-pub(super) async fn open(context: &Context, shard: &Shard, purpose: Purpose) -> Link {
-    let (mut backoff, longest) = BACKOFF;
+/// Opens the connection for subscriptions, however often it takes. Cancel safe.
+pub(super) async fn open_subscriptions(context: &Context, shard: &Shard) -> Link {
+    let mut attempts = Attempts::new(context, shard);
     loop {
-        match Link::open(&context.plan, &shard.server, purpose).await {
+        match Link::open(&context.plan, &shard.server, Purpose::Subscriptions).await {
             Ok(link) => return link,
+            Err(error) => attempts.pause(&error.to_string()).await,
+        }
+    }
+}
+
+/// Opens the connection for commands, however often it takes. Cancel safe.
+async fn open_commands(context: &Context, shard: &Shard) -> Connection {
+    let mut attempts = Attempts::new(context, shard);
+    loop {
+        match dial(context, &shard.server).await {
+            Ok(connection) => return connection,
             Err(error) => {
-                tracing::debug!(server = %shard.server, ?purpose, %error, "could not connect to Redis");
                 let why = error.to_string();
-                context.health.down(&shard.server, &why);
-                if purpose == Purpose::Commands {
-                    shard.set_away(&why);
-                }
+                shard.set_away(&why);
+                attempts.pause(&why).await;
             }
         }
-        sleep(random::jitter(backoff)).await;
-        backoff = (backoff * 2).min(longest);
+    }
+}
+
+/// Attempts to connect, and what is done where one failed.
+struct Attempts<'a> {
+    context: &'a Context,
+    shard: &'a Shard,
+    backoff: Duration,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(context: &'a Context, shard: &'a Shard) -> Self {
+        Self { context, shard, backoff: BACKOFF.0 }
+    }
+
+    async fn pause(&mut self, why: &str) {
+        let server = &self.shard.server;
+        tracing::debug!(%server, why, "could not connect to Redis");
+        self.context.health.down(server, why);
+        sleep(random::jitter(self.backoff)).await;
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 }
 
 /// Keeps a connection for commands.
-async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: Option<Link>) {
+async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: Option<Connection>) {
     let mut missed = false;
     loop {
-        let mut link = match standing.take() {
-            Some(link) => link,
-            None => open(&context, &shard, Purpose::Commands).await,
+        let mut connection = match standing.take() {
+            Some(connection) => connection,
+            None => open_commands(&context, &shard).await,
         };
         let _old = shard.give_up_commands.notified().now_or_never();
-        let why = match admit(&context, &shard, &link).await {
+        let why = match admit(&context, &shard, connection.commands()).await {
             Ok(()) => {
                 shard.probe.commands_opened(Instant::now());
-                shard.set_commands(Some(link.client().clone()));
+                shard.set_commands(Some(connection.commands().clone()));
                 shard.probe_now();
                 if std::mem::replace(&mut missed, true) {
                     context.health.reconnected();
                 }
                 tokio::select! {
-                    why = link.ended() => why,
+                    why = connection.ended() => why,
                     () = shard.give_up_commands.notified() => "it was given up".to_owned(),
                 }
             }
@@ -293,7 +320,7 @@ async fn keep_commands(context: Arc<Context>, shard: Arc<Shard>, mut standing: O
         };
         shard.set_away(&why);
         shard.set_commands(None);
-        drop(link);
+        drop(connection);
         context.health.down(&shard.server, &why);
         tracing::warn!(server = %shard.server, why, "the command connection to Redis was lost");
         freeze(&context, &shard);
@@ -306,16 +333,16 @@ pub(super) fn freeze(context: &Context, shard: &Shard) {
 }
 
 /// Looks whether this is the server it should be, and whether it still knows what was seen.
-pub(super) async fn admit(context: &Context, shard: &Shard, link: &Link) -> Result<(), Error> {
+pub(super) async fn admit(context: &Context, shard: &Shard, commands: &Multiplexed) -> Result<(), Error> {
     if matches!(context.plan.form, Form::Sentinels(..)) {
-        let role: Value = ask(link.client(), "ROLE", Vec::new()).await?;
+        let role: Value = commands.send("ROLE", &[]).await?;
         if !matches!(&role, Value::Array(words) if words.first().is_some_and(|word| word.as_str().is_some_and(|word| word == "master")))
         {
             context.routes.look_again();
             return Err(Error::new(ErrorKind::Sentinel, "the sentinels' master is a replica"));
         }
     }
-    let identity = identity(link.client()).await?;
+    let identity = identity(commands).await?;
     let is_same = {
         let known = shard.identity.lock().unwrap_or_else(PoisonError::into_inner);
         identity.is_some() && *known == identity
@@ -327,23 +354,23 @@ pub(super) async fn admit(context: &Context, shard: &Shard, link: &Link) -> Resu
             context.witnesses.note_again(&room, seen, Instant::now());
         }
     } else {
-        verify::hold_against_logs(context, link.client(), witnesses).await?;
+        verify::hold_against_logs(context, commands, witnesses).await?;
         *shard.identity.lock().unwrap_or_else(PoisonError::into_inner) = identity;
     }
     // Publishes follow one another without waiting, and where the server has to be told the script first, one of them
     // could be told while another passes it. A server that does not let itself be told now is told by them.
-    let load = vec!["LOAD".into(), context.scripts.publish.text()];
-    if let Err(error) = ask::<Value>(link.client(), "SCRIPT", load).await {
+    let load = ["LOAD".into(), context.scripts.publish.text()];
+    if let Err(error) = commands.send::<Value>("SCRIPT", &load).await {
         tracing::debug!(server = %shard.server, %error, "the script that publishes could not be loaded");
     }
     Ok(())
 }
 
 /// What changes when the server starts again or another's log becomes its own; none where the server does not say.
-async fn identity(client: &Client) -> Result<Option<String>, Error> {
+async fn identity(commands: &Multiplexed) -> Result<Option<String>, Error> {
     let mut identity = String::new();
     for (section, field) in [("server", "run_id:"), ("replication", "master_replid:")] {
-        let text: String = match ask(client, "INFO", vec![section.into()]).await {
+        let text: String = match commands.send("INFO", &[section.into()]).await {
             Ok(text) => text,
             Err(error) if super::fault::is_denied(&error) => return Ok(None),
             Err(error) => return Err(error),
@@ -352,13 +379,4 @@ async fn identity(client: &Client) -> Result<Option<String>, Error> {
         identity.push_str(value.trim());
     }
     Ok(Some(identity))
-}
-
-/// One command that belongs to no slot.
-pub(super) async fn ask<R: fred::types::FromValue>(
-    client: &Client,
-    name: &'static str,
-    words: Vec<Value>,
-) -> Result<R, Error> {
-    client.custom(CustomCommand::new_static(name, None::<u16>, false), words).await
 }

@@ -32,7 +32,7 @@ use tokio_util::sync::DropGuard;
 
 use super::{
     fault::{self, Effect},
-    link::{Link, Purpose},
+    link::Link,
     probe::PROBE_INTERVAL,
     shard::{self, Context, Shard},
 };
@@ -181,7 +181,7 @@ impl Task {
     /// Opens a connection, and refuses what is asked meanwhile. None when nobody can ask any more.
     async fn connect(&mut self) -> Option<Hearing> {
         let (context, shard) = (self.context.clone(), self.shard.clone());
-        let mut opening = std::pin::pin!(shard::open(&context, &shard, Purpose::Subscriptions));
+        let mut opening = std::pin::pin!(shard::open_subscriptions(&context, &shard));
         let mut batch = Vec::new();
         loop {
             tokio::select! {

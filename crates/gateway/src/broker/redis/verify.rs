@@ -1,13 +1,13 @@
 //! Holds what was seen against the logs of a server that took over.
 
-use fred::{clients::Client, error::Error, types::Value};
+use fred::{error::Error, types::Value};
 use futures_util::future::join_all;
 use roomcast_protocol::RoomName;
 
 use super::{
-    commands::send_to,
     fault,
     log::{POSITION_TTL, millis},
+    multiplexed::Multiplexed,
     shard::Context,
     witness::{Seen, SeenCount, SeenEvent},
 };
@@ -23,14 +23,14 @@ const REASON: &str = "the room's log lost its end in a failover";
 /// witnesses wait for the next.
 pub(super) async fn hold_against_logs(
     context: &Context,
-    client: &Client,
+    commands: &Multiplexed,
     mut witnesses: Vec<(RoomName, Seen)>,
 ) -> Result<(), Error> {
     let rooms = witnesses.len();
     let mut lost = 0;
     while !witnesses.is_empty() {
         let chunk = witnesses.split_off(witnesses.len().saturating_sub(CHUNK));
-        let answers = join_all(chunk.iter().map(|(room, seen)| verify(context, client, room, seen))).await;
+        let answers = join_all(chunk.iter().map(|(room, seen)| verify(context, commands, room, seen))).await;
         let mut failed = None;
         for ((room, seen), answer) in chunk.into_iter().zip(answers) {
             match answer {
@@ -62,7 +62,12 @@ pub(super) async fn hold_against_logs(
     Ok(())
 }
 
-async fn verify(context: &Context, client: &Client, room: &RoomName, seen: &Seen) -> Result<String, Error> {
+async fn verify(
+    context: &Context,
+    commands: &Multiplexed,
+    room: &RoomName,
+    seen: &Seen,
+) -> Result<String, Error> {
     let keys = &context.keys;
     let internal = |error: &dyn std::fmt::Display| {
         Error::new(fred::error::ErrorKind::InvalidArgument, error.to_string())
@@ -92,12 +97,11 @@ async fn verify(context: &Context, client: &Client, room: &RoomName, seen: &Seen
         }
         .map(Value::from),
     );
-    let slot = keys.slot(room);
     let names = vec![keys.meta(room), keys.log(room), keys.counts(room)];
     let words = context.scripts.verify.by_hash(names, args);
-    let mut answer = send_to(client, "EVALSHA", slot, words.clone()).await;
+    let mut answer = commands.send("EVALSHA", &words).await;
     if let Some(words) = context.scripts.verify.in_full(words, &answer) {
-        answer = send_to(client, "EVAL", slot, words).await;
+        answer = commands.send("EVAL", &words).await;
     }
     answer
 }
