@@ -1,11 +1,11 @@
 //! How many connections an address, or a user, holds over all nodes: each node tells its own share, and a claim adds
 //! up the shares of the live ones. Nothing shared is counted up or down, so nothing drifts when a node dies.
 //!
-//! A claim is one round trip. What a claim did not tell (a connection that ended, an answer that got lost) is told
-//! soon after, many in one go. Nothing here decides what holds while Redis is away.
+//! One task asks and tells. Claims wait for nothing but the answer to those before them, so that in a storm many go
+//! together; what a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in
+//! one go. Nothing here decides what holds while Redis is away.
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,20 +13,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
-use tokio::{sync::Notify, time::sleep};
+use fred::types::Value;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use tokio::{sync::Notify, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{commands::Commands, fault::Effect, keys::Keys, nodes::Nodes, scripts::Scripts};
+use super::{
+    commands::Commands,
+    fault::Effect,
+    keys::Keys,
+    nodes::Nodes,
+    nonsense,
+    scripts::Scripts,
+    shares::{Desk, Entry},
+};
 use crate::broker::{BrokerError, Claim};
 
 /// A share that is not renewed is forgotten after so long: only then does a new process with the name of one that
 /// died not inherit its connections. Until then the lease alone says whether they count.
 const MIN_SHARE_TTL: Duration = Duration::from_secs(120);
-/// Between two rounds of telling: what changes meanwhile is told together.
-const ROUND: Duration = Duration::from_millis(20);
-/// After a round failed.
+/// What changes is told after so long, together with what changes meanwhile.
+const GATHER: Duration = Duration::from_millis(20);
+/// After a write failed.
 const RETRY: Duration = Duration::from_millis(500);
+/// Addresses in one script: below a millisecond's work for the server.
+const BATCH: usize = 64;
+/// Scripts under way where all addresses are with one server. What comes meanwhile goes together.
+const AT_ONCE: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Addresses {
@@ -40,126 +53,6 @@ pub(super) struct Addresses {
     bell: Notify,
     /// How often this node had lost its lease when its shares were last told anew.
     losses: AtomicU64,
-}
-
-/// What this node holds, and what Redis knows of it.
-#[derive(Debug, Default)]
-struct Desk {
-    shares: HashMap<Arc<str>, Share>,
-    untold: HashSet<Arc<str>>,
-}
-
-#[derive(Debug)]
-struct Share {
-    held: u64,
-    /// What Redis has; none where that is not certain.
-    told: Option<u64>,
-    /// Writes under way. Where they overlap, nobody knows which of them was the last.
-    writing: u32,
-    overlapped: bool,
-    renew_at: Instant,
-}
-
-/// What became of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Yes,
-    No,
-    Unknown,
-}
-
-impl Desk {
-    fn hold(&mut self, key: &Arc<str>, renew_at: Instant) -> u64 {
-        let new = || Share { held: 0, told: Some(0), writing: 0, overlapped: false, renew_at };
-        let share = self.shares.entry(key.clone()).or_insert_with(new);
-        share.held += 1;
-        share.held
-    }
-
-    fn release(&mut self, key: &Arc<str>) {
-        if let Some(share) = self.shares.get_mut(key) {
-            share.held = share.held.saturating_sub(1);
-            self.settle(key);
-        }
-    }
-
-    /// A write begins; answers what it is to tell.
-    fn begin(&mut self, key: &Arc<str>) -> u64 {
-        let Some(share) = self.shares.get_mut(key) else { return 0 };
-        share.writing += 1;
-        share.overlapped |= share.writing > 1;
-        share.held
-    }
-
-    fn end(&mut self, key: &Arc<str>, told: u64, written: Written) {
-        let Some(share) = self.shares.get_mut(key) else { return };
-        share.writing = share.writing.saturating_sub(1);
-        match written {
-            Written::Yes => share.told = Some(told),
-            // Whoever was refused releases what it held, and then it is seen whether there is something to tell.
-            Written::No => {
-                share.overlapped &= share.writing > 0;
-                return;
-            }
-            Written::Unknown => share.told = None,
-        }
-        if share.overlapped {
-            share.told = None;
-        }
-        share.overlapped &= share.writing > 0;
-        self.settle(key);
-    }
-
-    /// Where nothing is under way: what Redis knows already is forgotten, the rest is to be told.
-    fn settle(&mut self, key: &Arc<str>) {
-        let Some(share) = self.shares.get(key).filter(|share| share.writing == 0) else { return };
-        if share.told != Some(share.held) {
-            self.untold.insert(key.clone());
-        } else if share.held == 0 {
-            self.shares.remove(key);
-        }
-    }
-
-    fn take_untold(&mut self, most: usize) -> Vec<Arc<str>> {
-        let taken: Vec<_> = self.untold.iter().take(most).cloned().collect();
-        for key in &taken {
-            self.untold.remove(key);
-        }
-        taken
-    }
-
-    /// Shares that are due, or all, are to be told again; and those that nobody has told yet.
-    fn renew(&mut self, now: Instant, again: Instant, all: bool) {
-        for (key, share) in &mut self.shares {
-            if all || share.renew_at <= now {
-                share.told = None;
-                share.renew_at = again;
-            }
-            if share.writing == 0 && share.told != Some(share.held) {
-                self.untold.insert(key.clone());
-            }
-        }
-    }
-}
-
-/// A write that is under way: given up, its fate is not known.
-struct Writing<'a> {
-    addresses: &'a Addresses,
-    key: &'a Arc<str>,
-    told: u64,
-    written: Written,
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        let mut desk = self.addresses.desk();
-        desk.end(self.key, self.told, self.written);
-        let untold = !desk.untold.is_empty();
-        drop(desk);
-        if untold {
-            self.addresses.bell.notify_one();
-        }
-    }
 }
 
 impl Addresses {
@@ -194,24 +87,59 @@ impl Addresses {
     }
 
     pub(super) async fn claim(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
-        self.write(key, cap).await
+        let verdict = self.desk().ask(key, cap);
+        self.bell.notify_one();
+        verdict.await.unwrap_or_else(|_gone| Err(BrokerError::refused("nobody asks for places any more")))
     }
 
-    /// Tells what is untold, round after round, until cancelled.
+    /// Asks and tells, until cancelled.
     pub(super) async fn keep_told(self: Arc<Self>, cancel: CancellationToken) {
-        while cancel.run_until_cancelled(self.bell.notified()).await.is_some() {
-            while let Some(told) = cancel.run_until_cancelled(self.tell_some()).await {
-                let pause = match told {
-                    Ok(0) => break,
-                    Ok(_) => ROUND,
-                    Err(error) => {
+        let _cancelled = cancel.run_until_cancelled(self.tell_for_ever()).await;
+    }
+
+    async fn tell_for_ever(&self) {
+        let (batch, at_once) = self.batches();
+        let mut writes = FuturesUnordered::new();
+        let mut tell_at: Option<time::Instant> = None;
+        loop {
+            let is_time = tell_at.is_some_and(|at| at <= time::Instant::now());
+            while writes.len() < at_once {
+                let entries = self.desk().begin(batch, is_time);
+                if entries.is_empty() {
+                    break;
+                }
+                writes.push(self.write(entries));
+            }
+            let all_begun = writes.len() < at_once;
+            if is_time && all_begun {
+                tell_at = None;
+            }
+            if tell_at.is_none() && self.desk().has_untold() {
+                tell_at = Some(time::Instant::now() + GATHER);
+            }
+            let due = async {
+                match tell_at.filter(|_| all_begun) {
+                    Some(at) => time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(written) = writes.next() => {
+                    if let Err(error) = written {
                         tracing::debug!(%error, "could not tell this node's connections per address");
-                        RETRY
+                        tell_at = Some(time::Instant::now() + RETRY);
                     }
-                };
-                sleep(pause).await;
+                }
+                () = self.bell.notified() => {}
+                () = due => {}
             }
         }
+    }
+
+    /// Addresses in one script, and scripts under way: in a cluster each address may be with another server, and one
+    /// that is slow must not hold up the others.
+    fn batches(&self) -> (usize, usize) {
+        if self.commands.is_cluster() { (1, self.commands.most_at_once()) } else { (BATCH, AT_ONCE) }
     }
 
     /// Has the shares told again that are due; all of them where Redis may have lost them.
@@ -225,122 +153,57 @@ impl Addresses {
 
     /// At a clean stop: tells what has ended since.
     pub(super) async fn leave(&self) {
-        while matches!(self.tell_some().await, Ok(1..)) {}
-    }
-
-    /// How many were told.
-    async fn tell_some(&self) -> Result<usize, BrokerError> {
-        let keys = self.desk().take_untold(self.commands.most_at_once());
-        let told = join_all(keys.iter().map(|key| self.write(key, 0))).await;
-        told.into_iter().collect::<Result<Vec<_>, _>>().map(|told| told.len())
-    }
-
-    async fn write(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
-        let told = self.desk().begin(key);
-        let mut writing = Writing { addresses: self, key, told, written: Written::Unknown };
-        let mut args = vec![
-            self.node.as_str().into(),
-            told.to_string().into(),
-            cap.to_string().into(),
-            self.share_ttl.as_millis().to_string().into(),
-        ];
-        if cap > 0 {
-            args.extend(self.nodes.live().into_iter().map(fred::types::Value::from));
+        let (batch, at_once) = self.batches();
+        loop {
+            let writes: Vec<_> = std::iter::repeat_with(|| self.desk().begin(batch, true))
+                .take_while(|entries| !entries.is_empty())
+                .take(at_once)
+                .map(|entries| self.write(entries))
+                .collect();
+            if writes.is_empty() || join_all(writes).await.iter().any(Result::is_err) {
+                break;
+            }
         }
-        let name = vec![self.keys.shares(key)];
+    }
+
+    async fn write(&self, entries: Vec<Entry>) -> Result<(), BrokerError> {
+        let granted = self.ask(&entries).await;
+        let mut desk = self.desk();
+        match granted {
+            Ok(granted) => {
+                for (entry, granted) in entries.into_iter().zip(granted) {
+                    desk.end(entry, &Ok(granted));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let unknown = Err(error.clone());
+                for entry in entries {
+                    desk.end(entry, &unknown);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// How many of those who ask fit, of each entry.
+    async fn ask(&self, entries: &[Entry]) -> Result<Vec<u64>, BrokerError> {
+        let names = entries.iter().map(|entry| self.keys.shares(&entry.key)).collect();
+        let mut args: Vec<Value> =
+            vec![self.node.as_str().into(), self.share_ttl.as_millis().to_string().into()];
+        for entry in entries {
+            args.extend([entry.settled, entry.asking(), entry.cap].map(|number| number.to_string().into()));
+        }
+        if entries.iter().any(|entry| entry.asking() > 0) {
+            args.extend(self.nodes.live().into_iter().map(Value::from));
+        }
         // Told again it is the same: a share is replaced, not added to.
-        let answer: u64 =
-            self.commands.run(&self.scripts.claim_address, name, args, Effect::Harmless).await?;
-        let (written, claim) =
-            if answer == 1 { (Written::Yes, Claim::Admitted) } else { (Written::No, Claim::Full) };
-        writing.written = written;
-        Ok(claim)
+        let granted: Vec<u64> =
+            self.commands.run(&self.scripts.claim_addresses, names, args, Effect::Harmless).await?;
+        if granted.len() == entries.len() { Ok(granted) } else { Err(nonsense("claim_addresses")) }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> Arc<str> {
-        "ip/192.0.2.1".into()
-    }
-
-    #[test]
-    fn a_connection_that_ended_is_told_and_then_forgotten() {
-        let (now, key) = (Instant::now(), key());
-        let mut desk = Desk::default();
-        assert_eq!(desk.hold(&key, now), 1);
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::Yes);
-        assert!(desk.take_untold(10).is_empty());
-        desk.release(&key);
-        assert_eq!(desk.take_untold(10), std::slice::from_ref(&key));
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::Yes);
-        assert!(desk.shares.is_empty() && desk.untold.is_empty());
-    }
-
-    #[test]
-    fn a_refused_claim_leaves_nothing_to_tell() {
-        let (now, key) = (Instant::now(), key());
-        let mut desk = Desk::default();
-        desk.hold(&key, now);
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::No);
-        desk.release(&key);
-        assert!(desk.shares.is_empty() && desk.untold.is_empty());
-    }
-
-    #[test]
-    fn a_write_whose_fate_is_unknown_is_told_again() {
-        let (now, key) = (Instant::now(), key());
-        let mut desk = Desk::default();
-        desk.hold(&key, now);
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::Unknown);
-        assert_eq!(desk.take_untold(10), std::slice::from_ref(&key));
-    }
-
-    #[test]
-    fn writes_that_overlap_are_followed_by_one_that_does_not() {
-        let (now, key) = (Instant::now(), key());
-        let mut desk = Desk::default();
-        desk.hold(&key, now);
-        let first = desk.begin(&key);
-        desk.hold(&key, now);
-        let second = desk.begin(&key);
-        desk.end(&key, second, Written::Yes);
-        assert!(desk.take_untold(10).is_empty(), "one is still under way");
-        desk.end(&key, first, Written::Yes);
-        assert_eq!(desk.take_untold(10), std::slice::from_ref(&key));
-        let last = desk.begin(&key);
-        assert_eq!(last, 2);
-        desk.end(&key, last, Written::Yes);
-        assert!(desk.take_untold(10).is_empty());
-    }
-
-    #[test]
-    fn what_nobody_told_is_told_at_the_next_renewal_and_all_of_it_after_a_loss() {
-        let (now, key) = (Instant::now(), key());
-        let later = now + Duration::from_secs(60);
-        let mut desk = Desk::default();
-        desk.hold(&key, later);
-        desk.renew(now, later, false);
-        assert_eq!(desk.take_untold(10), std::slice::from_ref(&key));
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::Yes);
-        desk.renew(now, later, false);
-        assert!(desk.take_untold(10).is_empty(), "Redis knows it");
-        desk.renew(now, later, true);
-        assert_eq!(desk.take_untold(10).len(), 1);
-        let told = desk.begin(&key);
-        desk.end(&key, told, Written::Yes);
-        desk.renew(later, later + Duration::from_secs(60), false);
-        assert_eq!(desk.take_untold(10).len(), 1, "it is due");
     }
 }

@@ -28,6 +28,7 @@ mod routes;
 mod scripts;
 mod sentinels;
 mod shard;
+mod shares;
 mod snapshot;
 mod subscriptions;
 mod verify;

@@ -22,7 +22,7 @@ pub(super) struct Scripts {
     pub(super) order: Named,
     pub(super) live: Named,
     pub(super) goodbye: Named,
-    pub(super) claim_address: Named,
+    pub(super) claim_addresses: Named,
 }
 
 /// A script and its name in the metrics.
@@ -67,7 +67,7 @@ impl Scripts {
             order: nodes("order", include_str!("lua/order.lua")),
             live: nodes("live", include_str!("lua/live.lua")),
             goodbye: nodes("goodbye", include_str!("lua/goodbye.lua")),
-            claim_address: log("claim_address", include_str!("lua/claim_address.lua")),
+            claim_addresses: log("claim_addresses", include_str!("lua/claim_addresses.lua")),
         }
     }
 }

@@ -1,33 +1,38 @@
--- One node's share of the connections that count together (of an address, or of a user). KEYS[1]: HASH of node →
--- '<connections> <until>'; each node owns its field, and a reader adds up those of the live nodes. With a cap, the
--- share is written only where it fits beside the others' shares; with '0' it is written whatever they are.
--- Answers 1 where it was written.
-local SHARES = KEYS[1]
-local node, connections, cap, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+-- One node's shares of the connections that count together (each of an address, or of a user). KEYS: of each a HASH of
+-- node → '<connections> <until>'; every node owns its field, and a reader adds up those of the live nodes. ARGV: the
+-- node, how long a share lives, of each key how many connections the node holds, how many more ask for a place, and
+-- the cap over all nodes; behind them the live nodes. Answers of each key how many of those who ask fit beside the
+-- others' shares; they are in the node's share from now on. What it holds already is written whatever the others have.
+local node, ttl = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
-if cap > 0 then
-  local live, others = {}, 0
-  for i = 5, #ARGV do
-    live[ARGV[i]] = true
-  end
-  local shares = redis.call('HGETALL', SHARES)
-  for i = 1, #shares, 2 do
-    local share, until_ms = string.match(shares[i + 1], '^(%d+) (%d+)$')
-    if not share or tonumber(until_ms) <= now then
-      -- Its node died long ago: nobody else would take it away.
-      redis.call('HDEL', SHARES, shares[i])
-    elseif shares[i] ~= node and live[shares[i]] then
-      others = others + tonumber(share)
+local live = {}
+for i = 3 + 3 * #KEYS, #ARGV do
+  live[ARGV[i]] = true
+end
+local granted = {}
+for k, shares_key in ipairs(KEYS) do
+  local connections, asking, cap = tonumber(ARGV[3 * k]), tonumber(ARGV[3 * k + 1]), tonumber(ARGV[3 * k + 2])
+  granted[k] = 0
+  if asking > 0 then
+    local others = 0
+    local shares = redis.call('HGETALL', shares_key)
+    for i = 1, #shares, 2 do
+      local share, until_ms = string.match(shares[i + 1], '^(%d+) (%d+)$')
+      if not share or tonumber(until_ms) <= now then
+        -- Its node died long ago: nobody else would take it away.
+        redis.call('HDEL', shares_key, shares[i])
+      elseif shares[i] ~= node and live[shares[i]] then
+        others = others + tonumber(share)
+      end
     end
+    granted[k] = math.max(0, math.min(asking, cap - others - connections))
+    connections = connections + granted[k]
   end
-  if others + connections > cap then
-    return 0
+  if connections == 0 then
+    redis.call('HDEL', shares_key, node)
+  else
+    redis.call('HSET', shares_key, node, int_text(connections) .. ' ' .. int_text(now + ttl))
+    redis.call('PEXPIRE', shares_key, int_text(ttl))
   end
 end
-if connections == 0 then
-  redis.call('HDEL', SHARES, node)
-else
-  redis.call('HSET', SHARES, node, int_text(connections) .. ' ' .. int_text(now + ttl))
-  redis.call('PEXPIRE', SHARES, int_text(ttl))
-end
-return 1
+return granted

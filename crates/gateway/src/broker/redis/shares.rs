@@ -1,0 +1,328 @@
+//! What this node holds of each address and user, what Redis knows of it, and who asks for a place. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
+
+use tokio::sync::oneshot;
+
+use crate::broker::{BrokerError, Claim};
+
+/// How a question was answered.
+pub(super) type Verdict = Result<Claim, BrokerError>;
+
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    shares: HashMap<Arc<str>, Share>,
+    questions: VecDeque<Question>,
+    untold: HashSet<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Share {
+    /// Connections here, those that still ask for their place among them.
+    held: u64,
+    asking: u64,
+    /// What Redis has; none where that is not certain.
+    told: Option<u64>,
+    /// A write is under way: the next waits for it, so that it is known which of them was the last.
+    writing: bool,
+    renew_at: Instant,
+}
+
+#[derive(Debug)]
+struct Question {
+    key: Arc<str>,
+    cap: u64,
+    asker: oneshot::Sender<Verdict>,
+}
+
+/// What is to be written of one address.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) key: Arc<str>,
+    /// Connections that have their place.
+    pub(super) settled: u64,
+    pub(super) cap: u64,
+    askers: Vec<oneshot::Sender<Verdict>>,
+}
+
+impl Entry {
+    pub(super) fn asking(&self) -> u64 {
+        self.askers.len() as u64
+    }
+}
+
+impl Desk {
+    pub(super) fn hold(&mut self, key: &Arc<str>, renew_at: Instant) -> u64 {
+        let new = || Share { held: 0, asking: 0, told: Some(0), writing: false, renew_at };
+        let share = self.shares.entry(key.clone()).or_insert_with(new);
+        share.held += 1;
+        share.held
+    }
+
+    /// A connection that is held here asks whether it fits over all nodes.
+    pub(super) fn ask(&mut self, key: &Arc<str>, cap: u64) -> oneshot::Receiver<Verdict> {
+        let (asker, verdict) = oneshot::channel();
+        if let Some(share) = self.shares.get_mut(key) {
+            share.asking += 1;
+            self.questions.push_back(Question { key: key.clone(), cap, asker });
+        }
+        verdict
+    }
+
+    pub(super) fn release(&mut self, key: &Arc<str>) {
+        if let Some(share) = self.shares.get_mut(key) {
+            share.held = share.held.saturating_sub(1);
+            self.settle(key);
+        }
+    }
+
+    /// Whether something waits to be told that nobody asks for.
+    pub(super) fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// What is to be written next, of at most so many addresses: the oldest questions, and then, where it is time for
+    /// it, what is untold. Until [`Desk::end`] nothing else is written of these addresses.
+    pub(super) fn begin(&mut self, most: usize, untold: bool) -> Vec<Entry> {
+        let mut batch: BTreeMap<Arc<str>, Entry> = BTreeMap::new();
+        let mut waiting = VecDeque::new();
+        while let Some(Question { key, cap, asker }) = self.questions.pop_front() {
+            let Some(share) = self.shares.get_mut(&key) else { continue };
+            if asker.is_closed() {
+                // It was given up: what it held is released, or stays without a claim.
+                share.asking = share.asking.saturating_sub(1);
+                self.settle(&key);
+            } else if share.writing || batch.len() >= most && !batch.contains_key(&key) {
+                waiting.push_back(Question { key, cap, asker });
+            } else {
+                let new = || Entry { key: key.clone(), settled: 0, cap, askers: Vec::new() };
+                let entry = batch.entry(key.clone()).or_insert_with(new);
+                entry.cap = entry.cap.min(cap);
+                entry.askers.push(asker);
+            }
+        }
+        self.questions = waiting;
+        if untold {
+            let free = most.saturating_sub(batch.len());
+            let writable = |key: &&Arc<str>| self.shares.get(*key).is_none_or(|share| !share.writing);
+            let taken: Vec<_> = self.untold.iter().filter(writable).take(free).cloned().collect();
+            for key in taken {
+                self.untold.remove(&key);
+                // Meanwhile it may have become what Redis knows.
+                if self.shares.get(&key).is_some_and(|share| share.told != Some(share.held)) {
+                    let entry = Entry { key: key.clone(), settled: 0, cap: 0, askers: Vec::new() };
+                    batch.entry(key).or_insert(entry);
+                }
+            }
+        }
+        let mut entries: Vec<Entry> = batch.into_values().collect();
+        for entry in &mut entries {
+            if let Some(share) = self.shares.get_mut(&entry.key) {
+                share.writing = true;
+                entry.settled = share.held.saturating_sub(share.asking);
+            }
+        }
+        entries
+    }
+
+    /// An entry was written, and so many of its askers fit; or nobody knows.
+    pub(super) fn end(&mut self, entry: Entry, granted: &Result<u64, BrokerError>) {
+        let Entry { key, settled, askers, .. } = entry;
+        if let Some(share) = self.shares.get_mut(&key) {
+            share.writing = false;
+            share.asking = share.asking.saturating_sub(askers.len() as u64);
+            share.told = granted.as_ref().ok().map(|granted| settled + granted);
+        }
+        for (place, asker) in (0..).zip(askers) {
+            let fits = |granted| if place < granted { Claim::Admitted } else { Claim::Full };
+            let verdict = granted.clone().map(fits);
+            // Whoever has gone gives back what it held.
+            let _told = asker.send(verdict);
+        }
+        self.settle(&key);
+    }
+
+    /// Where nothing is under way: what Redis knows already is forgotten, the rest is to be told.
+    fn settle(&mut self, key: &Arc<str>) {
+        let Some(share) = self.shares.get(key) else { return };
+        if share.writing || share.asking > 0 {
+            return;
+        }
+        if share.told != Some(share.held) {
+            self.untold.insert(key.clone());
+        } else if share.held == 0 {
+            self.shares.remove(key);
+            self.untold.remove(key);
+        }
+    }
+
+    /// Shares that are due, or all, are to be told again; and those that nobody has told yet.
+    pub(super) fn renew(&mut self, now: Instant, again: Instant, all: bool) {
+        for (key, share) in &mut self.shares {
+            if all || share.renew_at <= now {
+                share.told = None;
+                share.renew_at = again;
+            }
+            if share.told != Some(share.held) {
+                self.untold.insert(key.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn key() -> Arc<str> {
+        "ip/192.0.2.1".into()
+    }
+
+    fn written(entries: &[Entry]) -> Vec<(u64, u64)> {
+        entries.iter().map(|entry| (entry.settled, entry.asking())).collect()
+    }
+
+    /// The only entry.
+    fn one(mut entries: Vec<Entry>) -> Entry {
+        assert_eq!(entries.len(), 1);
+        entries.pop().unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_ended_is_told_and_then_forgotten() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        assert_eq!(desk.hold(&key, now), 1);
+        let mut verdict = desk.ask(&key, 5);
+        let entry = one(desk.begin(10, false));
+        assert_eq!((entry.settled, entry.asking(), entry.cap), (0, 1, 5));
+        desk.end(entry, &Ok(1));
+        assert_eq!(verdict.try_recv().unwrap().unwrap(), Claim::Admitted);
+        assert!(desk.begin(10, true).is_empty(), "Redis knows it");
+        desk.release(&key);
+        assert!(desk.has_untold() && desk.begin(10, false).is_empty(), "that does not haste");
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (0, 0));
+        desk.end(entry, &Ok(0));
+        assert!(desk.shares.is_empty() && desk.untold.is_empty());
+    }
+
+    #[test]
+    fn those_of_one_address_ask_together_and_the_first_of_them_fit() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        let verdicts: Vec<_> = (0..4)
+            .map(|_| {
+                desk.hold(&key, now);
+                desk.ask(&key, 2)
+            })
+            .collect();
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (0, 4));
+        desk.end(entry, &Ok(2));
+        let told: Vec<_> =
+            verdicts.into_iter().map(|mut verdict| verdict.try_recv().unwrap().unwrap()).collect();
+        assert_eq!(told, [Claim::Admitted, Claim::Admitted, Claim::Full, Claim::Full]);
+        desk.release(&key);
+        desk.release(&key);
+        assert!(desk.begin(10, true).is_empty(), "a refused claim leaves nothing to tell");
+    }
+
+    #[test]
+    fn who_asks_while_a_write_is_under_way_waits_for_it() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        desk.hold(&key, now);
+        let _first = desk.ask(&key, 5);
+        let entry = one(desk.begin(10, true));
+        desk.hold(&key, now);
+        let mut second = desk.ask(&key, 5);
+        desk.hold(&key, now);
+        assert!(desk.begin(10, true).is_empty());
+        desk.end(entry, &Ok(1));
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (2, 1), "one without a claim is held besides");
+        desk.end(entry, &Ok(1));
+        assert_eq!(second.try_recv().unwrap().unwrap(), Claim::Admitted);
+        assert!(desk.begin(10, true).is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_takes_the_oldest_questions_first() {
+        let now = Instant::now();
+        let mut desk = Desk::default();
+        let keys: Vec<Arc<str>> = (0..5).map(|number| format!("ip/{number}").into()).collect();
+        let _verdicts: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                desk.hold(key, now);
+                desk.ask(key, 9)
+            })
+            .collect();
+        desk.hold(&keys[0], now);
+        let _again = desk.ask(&keys[0], 9);
+        let batch = desk.begin(3, true);
+        assert_eq!(written(&batch), [(0, 2), (0, 1), (0, 1)]);
+        assert_eq!(desk.begin(3, true).len(), 2);
+    }
+
+    #[test]
+    fn a_question_that_was_given_up_is_not_asked() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        desk.hold(&key, now);
+        drop(desk.ask(&key, 1));
+        // It stays without a claim, as where Redis did not answer in time.
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (1, 0));
+        desk.end(entry, &Ok(0));
+        drop(desk.ask(&key, 1));
+        desk.release(&key);
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (0, 0));
+        desk.end(entry, &Ok(0));
+        assert!(desk.shares.is_empty());
+    }
+
+    #[test]
+    fn a_write_whose_fate_is_unknown_is_told_again() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        desk.hold(&key, now);
+        let mut verdict = desk.ask(&key, 1);
+        let entry = one(desk.begin(10, false));
+        desk.end(entry, &Err(BrokerError::Busy));
+        assert!(matches!(verdict.try_recv().unwrap(), Err(BrokerError::Busy)));
+        assert_eq!(written(&desk.begin(10, true)), [(1, 0)]);
+    }
+
+    #[test]
+    fn what_nobody_told_is_told_at_the_next_renewal_and_all_of_it_after_a_loss() {
+        let (now, key) = (Instant::now(), key());
+        let later = now + Duration::from_secs(60);
+        let mut desk = Desk::default();
+        let tell = |desk: &mut Desk| {
+            let batch = desk.begin(10, true);
+            let told = batch.len();
+            for entry in batch {
+                desk.end(entry, &Ok(0));
+            }
+            told
+        };
+        desk.hold(&key, later);
+        desk.renew(now, later, false);
+        assert_eq!(tell(&mut desk), 1);
+        desk.renew(now, later, false);
+        assert_eq!(tell(&mut desk), 0, "Redis knows it");
+        desk.renew(now, later, true);
+        assert_eq!(tell(&mut desk), 1);
+        desk.renew(later, later + Duration::from_secs(60), false);
+        assert_eq!(tell(&mut desk), 1, "it is due");
+    }
+}
