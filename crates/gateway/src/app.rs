@@ -399,7 +399,7 @@ fn start_workers(
 pub async fn reach_redis(redis: &config::Redis) -> Result<(), String> {
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let once = config::Redis { connect_attempts: 1, ..redis.clone() };
-    let node = format!("checkconfig-{}", random::id());
+    let node = format!("checkconfig-{}", random::Id::new());
     let presence =
         config::Presence { rate: 1, heartbeat: Duration::from_secs(2), lease: Duration::from_secs(6) };
     let reached = RedisBroker::connect(&once, &node, presence, &tasks, &stop).await;

@@ -4,11 +4,13 @@
 //! writes them at once when nothing waits; what does not fit waits in the outbox, which the session's task drains.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell, RefMut},
     fmt,
     future::poll_fn,
     io::{self, IoSlice},
+    mem,
     net::IpAddr,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Instant,
@@ -24,12 +26,10 @@ use crate::{
     admission::Place,
     metrics,
     outbox::{Cause, Item, Outbox, OutboxCaps},
+    random::Id,
 };
 
 const SLICES: usize = 32;
-/// What the kernel may keep unsent for one socket: on a fast network it would be four times as much, for each slow
-/// reader. What is on its way to the reader does not count, so a fast one is not slowed down.
-const KERNEL_UNSENT: u32 = 1024 * 1024;
 /// A send buffer that has grown so far is not touched: setting it could only make it smaller.
 const LARGE_BUFFER: usize = 384 * 1024;
 /// What the kernel adds to each byte that it keeps, at the worst: it counts whole pages and headers.
@@ -44,8 +44,8 @@ pub struct Seat {
     pub room: RoomId,
     /// The place in it.
     pub member: MemberId,
-    /// The user under whom it is counted as present, where it is.
-    pub present: Option<Arc<str>>,
+    /// Whether its user is counted as present.
+    pub present: bool,
 }
 
 /// What somebody else wants of a session.
@@ -62,28 +62,27 @@ pub enum Order {
     Close(CloseCode),
 }
 
-/// One socket.
+/// One socket. There are very many of them: what few ever need is boxed.
 pub struct Conn {
     /// The session's public id.
-    pub id: Arc<str>,
+    pub id: Id,
     /// The client's address.
     pub ip: IpAddr,
     /// How it speaks; the state of the session's own decoder is not here.
     pub codec: Codec,
-    /// Who it is, once known.
-    pub user: RefCell<Option<Arc<str>>>,
-    /// Its place among the user's connections, where they are bounded.
-    pub place: RefCell<Option<Place>>,
+    /// Who it is, once known: for good.
+    pub user: OnceCell<Arc<str>>,
     /// The rooms it sits in.
     pub seats: RefCell<Vec<Seat>>,
-    /// Rooms that it was put out of, for its session to hear.
-    pub put_out: RefCell<Vec<RoomName>>,
     /// When its token ends: guarded rooms deliver nothing after it.
     pub expires: Cell<Option<Instant>>,
+    /// Its place in the hub's list.
+    pub listed_at: Cell<Option<usize>>,
     stream: TcpStream,
-    outbox: RefCell<Outbox>,
-    caps: OutboxCaps,
-    goaway: Cell<Option<(u64, &'static str)>>,
+    /// What waits; none where nothing does.
+    outbox: RefCell<Option<Box<Outbox>>>,
+    caps: Rc<OutboxCaps>,
+    rare: RefCell<Option<Box<Rare>>>,
     close: Cell<Option<CloseCode>>,
     /// Bytes that left the outbox: a slow link that moves is not a dead one.
     drained: Cell<u64>,
@@ -93,6 +92,16 @@ pub struct Conn {
     waker: Cell<Option<Waker>>,
     /// What the metrics were told of the bytes that wait.
     told: Cell<usize>,
+}
+
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Its place among the user's connections, where they are bounded.
+    place: Option<Place>,
+    /// Rooms that it was put out of, for its session to hear.
+    put_out: Vec<RoomName>,
+    goaway: Option<(u64, &'static str)>,
 }
 
 impl Drop for Conn {
@@ -109,23 +118,19 @@ impl fmt::Debug for Conn {
 
 impl Conn {
     /// Wraps an upgraded stream.
-    pub fn new(id: Arc<str>, ip: IpAddr, codec: Codec, stream: TcpStream, caps: OutboxCaps) -> Self {
-        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(KERNEL_UNSENT) {
-            tracing::debug!(%error, "TCP_NOTSENT_LOWAT could not be set");
-        }
+    pub fn new(ip: IpAddr, codec: Codec, stream: TcpStream, caps: Rc<OutboxCaps>) -> Self {
         Self {
-            id,
+            id: Id::new(),
             ip,
             codec,
-            user: RefCell::new(None),
-            place: RefCell::new(None),
+            user: OnceCell::new(),
             seats: RefCell::new(Vec::new()),
-            put_out: RefCell::new(Vec::new()),
             expires: Cell::new(None),
+            listed_at: Cell::new(None),
             stream,
-            outbox: RefCell::new(Outbox::default()),
+            outbox: RefCell::new(None),
             caps,
-            goaway: Cell::new(None),
+            rare: RefCell::new(None),
             close: Cell::new(None),
             drained: Cell::new(0),
             cut: Cell::new(false),
@@ -151,13 +156,39 @@ impl Conn {
 
     /// Whether everything so far is with the kernel.
     pub fn is_drained(&self) -> bool {
-        self.outbox.borrow().is_empty()
+        self.outbox.borrow().is_none()
     }
 
-    /// Waits until no answer waits: who does not read is not read. Cancel safe.
+    /// Whether an answer waits. It changes only while [`Conn::poll_attend`] or [`Conn::drained`] is polled.
+    pub fn owes_answers(&self) -> bool {
+        self.outbox.borrow().as_deref().is_some_and(Outbox::owes_answers)
+    }
+
+    /// Waits until no answer waits: who does not read is not read. Only in the session's own task, which is also the one
+    /// that drains the outbox, and so is polled when this changes. Cancel safe.
     pub async fn answered(&self) {
-        // The session's task, which waits here, is also the one that drains the outbox: it is polled when this changes.
-        poll_fn(|_| if self.outbox.borrow().owes_answers() { Poll::Pending } else { Poll::Ready(()) }).await;
+        poll_fn(|_| if self.owes_answers() { Poll::Pending } else { Poll::Ready(()) }).await;
+    }
+
+    /// Keeps its place among the user's connections until it is told otherwise.
+    pub fn hold(&self, place: Option<Place>) {
+        if place.is_some() || self.rare.borrow().is_some() {
+            self.rare().place = place;
+        }
+    }
+
+    /// Notes that it was put out of a room, for its session to hear.
+    pub fn put_out(&self, room: RoomName) {
+        self.rare().put_out.push(room);
+    }
+
+    /// The rooms that it was put out of since it was last asked.
+    pub fn take_put_out(&self) -> Vec<RoomName> {
+        self.rare.borrow_mut().as_deref_mut().map(|rare| mem::take(&mut rare.put_out)).unwrap_or_default()
+    }
+
+    fn rare(&self) -> RefMut<'_, Rare> {
+        RefMut::map(self.rare.borrow_mut(), |rare| &mut **rare.get_or_insert_default())
     }
 
     /// Sends one frame: at once where nothing waits, else in its turn.
@@ -231,20 +262,19 @@ impl Conn {
         if self.closed.replace(true) {
             return;
         }
-        let mut outbox = self.outbox.borrow_mut();
-        if code == CloseCode::SlowConsumer {
-            outbox.clear();
-        }
-        outbox.push_last(close_frame(code));
-        self.tell_queued(outbox.bytes());
-        drop(outbox);
+        self.with_outbox(|outbox| {
+            if code == CloseCode::SlowConsumer {
+                outbox.clear();
+            }
+            outbox.push_last(close_frame(code));
+        });
         self.wake();
     }
 
     /// Has the kernel take what still waits, whether the other side reads or not: the end of the frame that is on the
     /// wire, and the reason for the close.
     pub fn make_room_below(&self) {
-        let waiting = self.outbox.borrow().len_bytes();
+        let waiting = self.outbox.borrow().as_deref().map_or(0, Outbox::len_bytes);
         let socket = SockRef::from(&self.stream);
         let made = socket.set_tcp_notsent_lowat(u32::MAX).and_then(|()| {
             let size = socket.send_buffer_size()?;
@@ -262,14 +292,15 @@ impl Conn {
     /// Tells the session to do something. The first close stands; a `goaway` is sent before it.
     pub fn order(&self, order: Order) {
         match order {
-            Order::GoAway { retry_ms, reason } => self.goaway.set(Some((retry_ms, reason))),
+            Order::GoAway { retry_ms, reason } => self.rare().goaway = Some((retry_ms, reason)),
             Order::Close(code) => self.close.set(self.close.get().or(Some(code))),
         }
         self.wake();
     }
 
     fn take_order(&self) -> Option<Order> {
-        let goaway = self.goaway.take().map(|(retry_ms, reason)| Order::GoAway { retry_ms, reason });
+        let goaway = self.rare.borrow_mut().as_deref_mut().and_then(|rare| rare.goaway.take());
+        let goaway = goaway.map(|(retry_ms, reason)| Order::GoAway { retry_ms, reason });
         goaway.or_else(|| self.close.get().map(Order::Close))
     }
 
@@ -278,21 +309,17 @@ impl Conn {
         self.drained.get()
     }
 
-    /// Waits for an order while draining the outbox. Cancel safe: nothing is taken before it is returned.
-    pub async fn attend(&self) -> io::Result<Order> {
-        poll_fn(|cx| {
-            if let Some(order) = self.take_order() {
-                return Poll::Ready(Ok(order));
-            }
-            match self.poll_drain(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) | Poll::Pending => {
-                    self.waker.set(Some(cx.waker().clone()));
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+    /// Looks for an order and drains the outbox; polled again when there is one. Nothing is taken before it is returned.
+    pub fn poll_attend(&self, cx: &mut Context<'_>) -> Poll<io::Result<Order>> {
+        if let Some(order) = self.take_order() {
+            return Poll::Ready(Ok(order));
+        }
+        if let Poll::Ready(Err(error)) = self.poll_drain(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let same = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(same.or_else(|| Some(cx.waker().clone())));
+        Poll::Pending
     }
 
     /// Waits until everything is with the kernel.
@@ -301,8 +328,8 @@ impl Conn {
     }
 
     fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut outbox = self.outbox.borrow_mut();
-        while !outbox.is_empty() {
+        let mut waiting = self.outbox.borrow_mut();
+        while let Some(outbox) = waiting.as_deref_mut() {
             match self.stream.poll_write_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(ready) => ready?,
@@ -314,6 +341,9 @@ impl Conn {
                     outbox.advance(written);
                     self.tell_queued(outbox.bytes());
                     self.drained.set(self.drained.get() + written as u64);
+                    if outbox.is_empty() {
+                        *waiting = None;
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -322,20 +352,25 @@ impl Conn {
         Poll::Ready(Ok(()))
     }
 
-    fn rest(&self, rest: Bytes, cause: Cause) {
-        let mut outbox = self.outbox.borrow_mut();
-        outbox.push_rest(rest, cause);
+    /// Changes what waits, and forgets the outbox where nothing does then.
+    fn with_outbox<T>(&self, change: impl FnOnce(&mut Outbox) -> T) -> T {
+        let mut waiting = self.outbox.borrow_mut();
+        let outbox = waiting.get_or_insert_default();
+        let result = change(outbox);
         self.tell_queued(outbox.bytes());
-        drop(outbox);
+        if outbox.is_empty() {
+            *waiting = None;
+        }
+        result
+    }
+
+    fn rest(&self, rest: Bytes, cause: Cause) {
+        self.with_outbox(|outbox| outbox.push_rest(rest, cause));
         self.wake();
     }
 
     fn queue(&self, item: Item) {
-        let mut outbox = self.outbox.borrow_mut();
-        let pushed = outbox.push(item, self.caps);
-        self.tell_queued(outbox.bytes());
-        drop(outbox);
-        match pushed {
+        match self.with_outbox(|outbox| outbox.push(item, *self.caps)) {
             Ok(dropped) => metrics::dropped(dropped),
             Err(_full) => {
                 self.cut.set(true);
@@ -362,11 +397,16 @@ impl Conn {
 
 #[cfg(test)]
 pub(crate) mod fixture {
-    use std::rc::Rc;
-
     use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
+
+    impl Conn {
+        /// Waits for an order while draining the outbox.
+        pub(crate) async fn attend(&self) -> io::Result<Order> {
+            poll_fn(|cx| self.poll_attend(cx)).await
+        }
+    }
 
     /// A connection and the far end of its socket, with buffers so small that writes are cut short.
     pub(crate) async fn pair(caps: OutboxCaps, codec: Codec) -> (Rc<Conn>, TcpStream) {
@@ -376,7 +416,6 @@ pub(crate) mod fixture {
         let far = socket.connect(listener.local_addr().unwrap()).await.unwrap();
         let (near, _) = listener.accept().await.unwrap();
         SockRef::from(&near).set_send_buffer_size(4_096).unwrap();
-        let id = crate::random::id().into();
-        (Rc::new(Conn::new(id, "127.0.0.1".parse().unwrap(), codec, near, caps)), far)
+        (Rc::new(Conn::new("127.0.0.1".parse().unwrap(), codec, near, Rc::new(caps))), far)
     }
 }

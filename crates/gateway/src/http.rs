@@ -37,9 +37,8 @@ use crate::{
     conn::Conn,
     metrics::{self, Admission},
     node::Node,
-    outbox::OutboxCaps,
     session,
-    worker::{self, Worker},
+    worker::Worker,
 };
 
 /// A request's head: more than the 16 KiB that the balancers in deploy/ take from a browser, since they add to it.
@@ -58,7 +57,6 @@ pub async fn serve(
     handshake: Option<OwnedSemaphorePermit>,
     stop: CancellationToken,
 ) {
-    worker::tune(&stream);
     let node = worker.node.clone();
     // A proxy speaks for many, and bounds them itself.
     let place = if address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
@@ -79,13 +77,10 @@ pub async fn serve(
     };
     if let Some((stream, first, accepted)) = upgraded {
         drop((handshake, place));
-        let limits = &worker.node.terms.limits;
-        let caps =
-            OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
         let Accepted { codec, admission, ip } = accepted;
-        let conn = Conn::new(crate::random::id().into(), ip, codec, stream, caps);
+        let conn = Conn::new(ip, codec, stream, worker.caps.clone());
         // A task of its own: this one's memory, with the handshake in it, is freed.
-        worker.tasks.spawn_local(session::serve(worker.clone(), Rc::new(conn), first, admission));
+        worker.tasks.spawn_local(session::serve(worker.clone(), Rc::new(conn), &first, admission));
     }
 }
 

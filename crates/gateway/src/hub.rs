@@ -5,13 +5,14 @@
 //! blocks of all. The hub knows no broker: what it is given, it delivers.
 
 mod block;
+mod roster;
 mod survey;
 #[cfg(test)]
 mod tests;
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -30,6 +31,7 @@ use tokio::sync::Notify;
 pub use self::survey::{RoomFigures, Survey, top};
 use self::{
     block::{Block, Pending},
+    roster::Roster,
     survey::Tally,
 };
 use crate::{
@@ -89,7 +91,7 @@ pub struct Hub {
     /// Rooms that this round of the flusher has to serve yet, and those that the next has to.
     round: VecDeque<RoomId>,
     next: VecDeque<RoomId>,
-    conns: HashMap<Arc<str>, Rc<Conn>>,
+    conns: Roster,
     wake: Rc<Notify>,
 }
 
@@ -115,18 +117,23 @@ struct Seated {
     lane: Lane,
 }
 
-/// How a member gets its pushes.
+/// What came for a member that can't be given it yet.
+#[derive(Debug, Default)]
+struct Kept(Vec<Delivery>);
+
+/// How a member gets its pushes. All but the last pass: what they need is boxed, so that it takes no place in the row of
+/// the room's members.
 #[derive(Debug)]
 enum Lane {
     /// The join is not answered yet: they are kept.
-    Joining(Vec<Delivery>),
+    Joining(Box<Kept>),
     /// More came than is kept.
     Overrun,
     /// The join is answered, but the past is still on its way, page after page. Events are in the log and will be
     /// read from there; while the last page may be in work, they are kept.
-    CatchingUp(Option<Vec<Delivery>>),
+    CatchingUp(Option<Box<Kept>>),
     /// One by one, from this position on.
-    Trailing(Position),
+    Trailing(Box<Position>),
     /// With all others; the last block it got.
     Sharing(u64),
 }
@@ -138,7 +145,7 @@ impl Hub {
             table: RoomTable::new(RoomRules { members: Cap::UNLIMITED, idle_ttl }),
             round: VecDeque::new(),
             next: VecDeque::new(),
-            conns: HashMap::new(),
+            conns: Roster::default(),
             wake: Rc::new(Notify::new()),
         }
     }
@@ -150,20 +157,17 @@ impl Hub {
 
     /// A connection begins.
     pub fn register(&mut self, conn: &Rc<Conn>) {
-        self.conns.insert(conn.id.clone(), conn.clone());
+        self.conns.add(conn);
     }
 
     /// A connection ends.
     pub fn forget(&mut self, conn: &Conn) {
-        self.conns.remove(&conn.id);
-        if self.conns.capacity() > 64 && self.conns.len() * 4 < self.conns.capacity() {
-            self.conns.shrink_to_fit();
-        }
+        self.conns.remove(conn);
     }
 
     /// The connections of this worker.
     pub fn conns(&self) -> impl Iterator<Item = &Rc<Conn>> {
-        self.conns.values()
+        self.conns.iter()
     }
 
     /// Whether the room is held here, with members or without.
@@ -182,7 +186,7 @@ impl Hub {
     ) -> Result<Seat, RoomFull> {
         let before = self.table.rooms();
         let room = self.table.open(name, now, || RoomState { guarded, ..RoomState::default() });
-        let seated = Seated { conn: conn.clone(), _permit: permit, lane: Lane::Joining(Vec::new()) };
+        let seated = Seated { conn: conn.clone(), _permit: permit, lane: Lane::Joining(Box::default()) };
         let joined = self.table.join(room, seated, now);
         metrics::rooms_changed(count(self.table.rooms()) - count(before), i64::from(joined.is_ok()));
         let member = joined?;
@@ -191,7 +195,7 @@ impl Hub {
         }
         // The room's own name, so that all who sit in it share one.
         let name = self.table.room(room).map_or_else(|| name.clone(), |room| room.name.clone());
-        let seat = Seat { name, room, member, present: None };
+        let seat = Seat { name, room, member, present: false };
         let mut seats = conn.seats.borrow_mut();
         // Most sit in one room, and stay there: a vector would begin with places for four.
         if seats.is_empty() {
@@ -224,10 +228,10 @@ impl Hub {
         if let Some(reply) = reply {
             conn.send(reply);
         }
-        for delivery in kept.iter().filter(|delivery| !is_told(delivery, &told)) {
+        for delivery in kept.0.iter().filter(|delivery| !is_told(delivery, &told)) {
             send_apart(&conn, delivery, &mut seen, guarded);
         }
-        seated.lane = Lane::Trailing(seen.clone());
+        seated.lane = Lane::Trailing(Box::new(seen.clone()));
         // A room that knew no position stands where its first member stands; others that stand elsewhere are
         // served apart until they meet it.
         room.state.position.get_or_insert(seen);
@@ -256,7 +260,7 @@ impl Hub {
         }
         let news = |delivery: &&Delivery| matches!(delivery.place, Place::None) && !is_told(delivery, &told);
         if !has_ended(&conn, guarded) {
-            kept.iter().filter(news).for_each(|delivery| send_one(&conn, delivery));
+            kept.0.iter().filter(news).for_each(|delivery| send_one(&conn, delivery));
         }
         Ok(())
     }
@@ -267,7 +271,7 @@ impl Hub {
         let seated = self.table.room_mut(seat.room).and_then(|room| room.member_mut(seat.member));
         match seated.map(|seated| &mut seated.lane) {
             Some(Lane::CatchingUp(kept)) => {
-                *kept = Some(Vec::new());
+                *kept = Some(Box::default());
                 true
             }
             _ => false,
@@ -309,14 +313,16 @@ impl Hub {
         for member in room.state.apart.clone() {
             let Some(seated) = room.member_mut(member) else { continue };
             match &mut seated.lane {
-                Lane::Joining(kept) if kept.len() < MAX_JOIN_BUFFER => kept.push(delivery.clone()),
+                Lane::Joining(kept) if kept.0.len() < MAX_JOIN_BUFFER => kept.0.push(delivery.clone()),
                 Lane::Joining(_) => seated.lane = Lane::Overrun,
                 Lane::CatchingUp(_) if matches!(delivery.place, Place::None) => {
                     if !has_ended(&seated.conn, guarded) {
                         send_one(&seated.conn, &delivery);
                     }
                 }
-                Lane::CatchingUp(Some(kept)) if kept.len() < MAX_JOIN_BUFFER => kept.push(delivery.clone()),
+                Lane::CatchingUp(Some(kept)) if kept.0.len() < MAX_JOIN_BUFFER => {
+                    kept.0.push(delivery.clone());
+                }
                 Lane::CatchingUp(kept) => *kept = None,
                 Lane::Trailing(seen) => {
                     let conn = seated.conn.clone();
@@ -510,7 +516,7 @@ fn promote(room: &mut Room<RoomState, Seated>) {
         return;
     }
     let Some(position) = room.state.position.clone() else { return };
-    let stands = |lane: &Lane| matches!(lane, Lane::Trailing(seen) if *seen == position);
+    let stands = |lane: &Lane| matches!(lane, Lane::Trailing(seen) if **seen == position);
     let (ready, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut room.state.apart)
         .into_iter()
         .partition(|member| room.member(*member).is_some_and(|seated| stands(&seated.lane)));

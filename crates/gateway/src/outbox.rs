@@ -104,7 +104,7 @@ pub struct Dropped {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
 
-/// The queue of one socket.
+/// The queue of one socket. Most never need it, and none for long: it is there only as long as something waits.
 #[derive(Debug, Default)]
 pub struct Outbox {
     queue: VecDeque<Item>,
@@ -201,9 +201,6 @@ impl Outbox {
         let lost = self.queue.len().saturating_sub(keep);
         self.queue.truncate(keep);
         self.recount();
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
         lost
     }
 
@@ -233,10 +230,6 @@ impl Outbox {
             if done {
                 self.queue.pop_front();
             }
-        }
-        if self.queue.is_empty() {
-            // The queue's memory goes back: most sockets never need it again.
-            self.queue = VecDeque::new();
         }
     }
 

@@ -1,6 +1,6 @@
 //! Randomness from the system: ids that can't be guessed, and jitter.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -9,11 +9,36 @@ fn fill(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the system provides randomness");
 }
 
-/// 128 bits, as 22 URL-safe characters.
-pub fn id() -> String {
-    let mut bytes = [0; 16];
-    fill(&mut bytes);
-    URL_SAFE_NO_PAD.encode(bytes)
+/// 128 bits: an id that can't be guessed, in text as 22 URL-safe characters. Kept as what it is, because every
+/// connection has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Id([u8; 16]);
+
+impl Id {
+    /// A new one.
+    pub fn new() -> Self {
+        let mut bytes = [0; 16];
+        fill(&mut bytes);
+        Self(bytes)
+    }
+
+    /// The one that is written so; no other text means the same.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl Default for Id {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
 }
 
 /// 64 bits, as 16 lower-case hex characters: an epoch.

@@ -6,15 +6,20 @@ mod io;
 mod pipeline;
 pub(crate) mod tasks;
 
-use std::{rc::Rc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::Bytes;
 use roomcast_core::session::{Due, Outcome, Session};
 use roomcast_protocol::{
     ClientFrame, CloseCode, Codec, DecodeError, ErrorCode, Failure, OpKind, Opcode, Push, ServerFrame,
     server_frame,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use self::{
     frames::Message,
@@ -39,15 +44,25 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 const SLOW_GRACE: Duration = Duration::from_secs(10);
 
 /// Serves a connection to its end. `first` came with the handshake; the admission is given back when it is over.
-pub async fn serve(worker: Rc<Worker>, conn: Rc<Conn>, first: Bytes, admission: Admission) {
+///
+/// What the session needs is made here and not inside its future, which would keep room for it twice: as what it was
+/// given, and as what it works with.
+pub fn serve(
+    worker: Rc<Worker>,
+    conn: Rc<Conn>,
+    first: &[u8],
+    admission: Admission,
+) -> impl Future<Output = ()> + use<> {
     let mut stay = Stay::begin(worker.clone(), conn.clone(), admission);
-    let driver = Driver::new(worker, conn, &first);
-    drop(first);
-    stay.code = driver.run().await;
-    tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
-    stay.worker.leave_all(&stay.conn);
-    // Boxed: it is not needed as long as the connection lives.
-    Box::pin(say_goodbye(&stay.conn, stay.code)).await;
+    let mut driver = Driver::new(worker, conn, first);
+    async move {
+        stay.code = driver.run().await;
+        drop(driver);
+        tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
+        stay.worker.leave_all(&stay.conn);
+        // Boxed: it is not needed as long as the connection lives.
+        Box::pin(say_goodbye(&stay.conn, stay.code)).await;
+    }
 }
 
 /// What a connection holds on its node; given back by `Drop`, so that not even a panic leaves a ghost behind.
@@ -71,9 +86,21 @@ impl Drop for Stay {
         self.worker.leave_all(&self.conn);
         self.worker.hub.borrow_mut().forget(&self.conn);
         // A client that comes back at once finds its place free.
-        drop(self.conn.place.take());
+        self.conn.hold(None);
         metrics::closed(self.code);
     }
+}
+
+/// What a session waits for.
+enum Event {
+    /// Somebody else wants something of it, or its socket is broken.
+    Ordered(std::io::Result<Order>),
+    /// A deadline has come.
+    Due,
+    /// Something that was asked for is done.
+    Next(Next),
+    /// The client has said something.
+    Said(Result<Message, End>),
 }
 
 struct Driver {
@@ -96,48 +123,55 @@ impl Driver {
     }
 
     /// Runs until the connection is to end. None: the client went by itself.
-    async fn run(mut self) -> Option<CloseCode> {
-        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+    async fn run(&mut self) -> Option<CloseCode> {
+        let mut timer = pin!(sleep_until(Instant::now()));
         let code = loop {
             if let Some(next) = self.session.next_timeout().map(Instant::from_std)
                 && timer.deadline() != next
             {
                 timer.as_mut().reset(next);
             }
-            tokio::select! {
-                // In this order, so that orders and deadlines hold for a client that never pauses.
-                biased;
-                order = self.conn.attend() => match order {
-                    Ok(Order::GoAway { retry_ms, reason }) => {
-                        self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
-                    }
-                    Ok(Order::Close(code)) => break Some(code),
-                    Err(_broken) => break None,
-                },
-                () = &mut timer => {
+            let close = match poll_fn(|cx| self.poll_event(timer.as_mut(), cx)).await {
+                Event::Ordered(Ok(Order::GoAway { retry_ms, reason })) => {
+                    self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
+                    None
+                }
+                Event::Ordered(Ok(Order::Close(code))) => Some(code),
+                Event::Ordered(Err(_broken)) => break None,
+                Event::Due => {
                     let working = !self.works.is_empty();
-                    if let Some(code) = self.on_time(working) {
-                        break Some(code);
-                    }
+                    self.on_time(working)
                 }
-                next = self.works.next() => {
-                    if let Some(code) = self.on_next(next) {
-                        break Some(code);
-                    }
-                }
-                message = async { self.conn.answered().await; self.reader.next().await }, if self.works.takes_more() => match message {
-                    Err(End::Gone) => break None,
-                    Err(End::Fault(fault)) => break Some(fault.code()),
-                    Ok(message) => {
-                        if let Some(code) = self.on_message(&message) {
-                            break Some(code);
-                        }
-                    }
-                },
+                Event::Next(next) => self.on_next(next),
+                Event::Said(Ok(message)) => self.on_message(&message),
+                Event::Said(Err(End::Gone)) => break None,
+                Event::Said(Err(End::Fault(fault))) => Some(fault.code()),
+            };
+            if close.is_some() {
+                break close;
             }
         };
         Box::pin(self.finish()).await;
         code
+    }
+
+    /// What happens next, in this order, so that orders and deadlines hold for a client that never pauses. By hand, and
+    /// not by futures that each connection would have to keep. Cancel safe: what is not returned is not taken.
+    fn poll_event(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(order) = self.conn.poll_attend(cx) {
+            return Poll::Ready(Event::Ordered(order));
+        }
+        if timer.poll(cx).is_ready() {
+            return Poll::Ready(Event::Due);
+        }
+        if let Poll::Ready(next) = self.works.poll_next(cx) {
+            return Poll::Ready(Event::Next(next));
+        }
+        // Who does not read its answers is not read. What takes them off is this task too, so it is polled then.
+        if self.works.takes_more() && !self.conn.owes_answers() {
+            return pin!(self.reader.next()).poll(cx).map(Event::Said);
+        }
+        Poll::Pending
     }
 
     /// What was asked for before the end is carried out, written down and answered, in order; what waits behind it
@@ -172,7 +206,7 @@ impl Driver {
 
     fn on_frame(&mut self, frame: Result<ClientFrame, DecodeError>) -> Option<CloseCode> {
         // What came after it was put out of a room is judged as from outside.
-        for room in self.conn.put_out.take() {
+        for room in self.conn.take_put_out() {
             self.session.removed(&room);
         }
         let kind = frame.as_ref().ok().map(|frame| frame.op.kind());
@@ -236,7 +270,8 @@ impl Driver {
                 if restrictions.admit(&who.user, Some(self.conn.ip), None, Speaks::No, unix_ms()).is_err() {
                     return Some(CloseCode::Disconnected);
                 }
-                self.conn.user.replace(Some(who.user.clone()));
+                // Connecting comes once, and a new token is the same user's.
+                let _known = self.conn.user.set(who.user.clone());
                 self.conn.expires.set(expires);
                 self.session.opened(who, expires, instant);
             }
@@ -356,7 +391,7 @@ pub(crate) fn encode(codec: Codec, frame: &ServerFrame) -> Option<Item> {
 mod tests {
     use super::*;
 
-    fn future_of<F: Future>(_: impl Fn(Rc<Worker>, Rc<Conn>, Bytes, Admission) -> F) -> usize {
+    fn future_of<F: Future>(_: impl Fn(Rc<Worker>, Rc<Conn>, &[u8], Admission) -> F) -> usize {
         size_of::<F>()
     }
 
@@ -364,8 +399,7 @@ mod tests {
     #[test]
     fn what_every_connection_holds_stays_small() {
         let (session, conn) = (future_of(serve), size_of::<Conn>());
-        println!("sizes {session} {conn} {} {}", size_of::<Session>(), size_of::<Reader>());
-        assert!(session <= 1_280, "the session's future takes {session} bytes");
-        assert!(conn <= 384, "a connection takes {conn} bytes");
+        assert!(session <= 640, "the session's future takes {session} bytes");
+        assert!(conn <= 256, "a connection takes {conn} bytes");
     }
 }

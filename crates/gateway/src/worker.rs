@@ -13,7 +13,7 @@ use std::{
 use roomcast_core::gather::Gather;
 use roomcast_protocol::{CloseCode, Push, RoomName, ServerFrame};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, oneshot},
     task::LocalSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
@@ -30,8 +30,10 @@ use crate::{
     interest::WorkerId,
     lane::LaneReceiver,
     node::{Node, now, unix_ms},
+    outbox::OutboxCaps,
     presence::Present,
     pump::Word,
+    random::Id,
     restrictions::Speaks,
     session,
 };
@@ -46,6 +48,9 @@ const SURVEY: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sessions may take to end when the node stops: a little longer than a socket's close.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// What the kernel may keep unsent for one socket: on a fast network it would be four times as much, for each slow
+/// reader. What is on its way to the reader does not count, so a fast one is not slowed down.
+const KERNEL_UNSENT: u32 = 1024 * 1024;
 /// Deliveries taken in one go before the flusher gets its turn.
 const DELIVERY_BATCH: usize = 256;
 
@@ -62,6 +67,8 @@ pub struct Worker {
     pub tasks: TaskTracker,
     /// Sockets that are not upgraded yet, per peer.
     pub waiting: Waiting,
+    /// How much may wait for each socket.
+    pub caps: Rc<OutboxCaps>,
 }
 
 /// What a worker thread is given.
@@ -100,7 +107,9 @@ async fn run(start: Start) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
     let limits = &node.terms.limits;
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
-    let worker = Rc::new(Worker { id, node, hub, tasks: TaskTracker::new(), waiting: Waiting::default() });
+    let caps = OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
+    let (tasks, waiting) = (TaskTracker::new(), Waiting::default());
+    let worker = Rc::new(Worker { id, node, hub, tasks, waiting, caps: Rc::new(caps) });
     // One at a time: a second shed is refused while the first goes on.
     let (sheds, shed) = mpsc::unbounded_channel();
     let receiver = receive(worker.clone(), deliveries, words, sheds);
@@ -243,7 +252,9 @@ impl Worker {
     /// Takes a connection's seat away, and its presence with it. Whether it had one.
     pub fn leave(&self, conn: &Conn, room: &RoomName) -> bool {
         let Some(seat) = self.hub.borrow_mut().leave(conn, room, now().instant) else { return false };
-        if let Some(user) = &seat.present {
+        if seat.present
+            && let Some(user) = conn.user.get()
+        {
             self.node.presence.leave(room, user);
         }
         self.note_idle();
@@ -261,7 +272,7 @@ impl Worker {
     /// Counts a connection as present in a room where it has a seat.
     pub fn appear(&self, conn: &Conn, room: &RoomName, user: &Arc<str>) -> oneshot::Receiver<Present> {
         if let Some(seat) = conn.seats.borrow_mut().iter_mut().find(|seat| seat.name == *room) {
-            seat.present = Some(user.clone());
+            seat.present = true;
         }
         self.node.presence.join(room, user)
     }
@@ -285,10 +296,10 @@ impl Worker {
         match control {
             Control::Disconnect { user, session, ip } => {
                 let hub = self.hub.borrow();
+                let session = session.as_deref().and_then(Id::parse);
                 let meant = |conn: &&Rc<Conn>| {
-                    let is_user =
-                        user.as_deref().is_some_and(|user| conn.user.borrow().as_deref() == Some(user));
-                    is_user || session.as_deref() == Some(&*conn.id) || *ip == Some(conn.ip)
+                    let is_user = user.is_some() && conn.user.get().map(|user| &**user) == user.as_deref();
+                    is_user || session == Some(conn.id) || *ip == Some(conn.ip)
                 };
                 for conn in hub.conns().filter(meant) {
                     conn.order(Order::Close(CloseCode::Disconnected));
@@ -322,15 +333,15 @@ impl Worker {
         };
         let conns: Vec<Rc<Conn>> = self.hub.borrow().conns().cloned().collect();
         for conn in conns {
-            let Some(user) = conn.user.borrow().clone() else { continue };
-            if banned(&user, conn.ip, None) {
+            let Some(user) = conn.user.get() else { continue };
+            if banned(user, conn.ip, None) {
                 conn.order(Order::Close(CloseCode::Disconnected));
                 continue;
             }
             let rooms: Vec<RoomName> = conn.seats.borrow().iter().map(|seat| seat.name.clone()).collect();
-            for room in rooms.into_iter().filter(|room| banned(&user, conn.ip, Some(room.as_str()))) {
+            for room in rooms.into_iter().filter(|room| banned(user, conn.ip, Some(room.as_str()))) {
                 self.leave(&conn, &room);
-                conn.put_out.borrow_mut().push(room.clone());
+                conn.put_out(room.clone());
                 let kicked = ServerFrame::Push(Push::Kicked { room, reason: "banned".to_owned() });
                 if let Some(item) = session::encode(conn.codec, &kicked) {
                     self.hub.borrow_mut().send_alone(&conn, item);
@@ -346,7 +357,8 @@ impl Worker {
     }
 }
 
-/// A listener of its own on a port that all workers share: the kernel spreads connections over them.
+/// A listener of its own on a port that all workers share: the kernel spreads connections over them. What it is set to
+/// holds for every socket that it accepts.
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -354,12 +366,29 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(4_096)?;
+    tune(&socket);
     Ok(socket.into())
 }
 
-/// Small frames leave at once: the flusher batches already.
-pub fn tune(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY could not be set");
+/// Small frames leave at once, because the flusher batches already; and little waits below it for a reader that is slow.
+fn tune(socket: &socket2::Socket) {
+    let tuned = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_notsent_lowat(KERNEL_UNSENT));
+    if let Err(error) = tuned {
+        tracing::debug!(%error, "a socket could not be tuned");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_are_tuned_as_their_listener_is() {
+        let listener = TcpListener::from_std(listen(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(client, listener.accept());
+        let (stream, _) = accepted.unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert_eq!(socket2::SockRef::from(&stream).tcp_notsent_lowat().unwrap(), KERNEL_UNSENT);
     }
 }

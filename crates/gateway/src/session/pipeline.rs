@@ -95,13 +95,14 @@ impl Pipeline {
         if self.is_empty() { self.0.take()?.held } else { None }
     }
 
-    /// What is done next, in the order of the frames; never where nothing is under way. [`Pipeline::release`] comes
-    /// behind it. Cancel safe.
+    /// Waits for [`Pipeline::poll_next`].
     pub(super) async fn next(&mut self) -> Next {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    /// What is done next, in the order of the frames; never where nothing is under way. [`Pipeline::release`] comes
+    /// behind it. Nothing is taken before it is returned.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         let Some(UnderWay { entries, .. }) = self.0.as_deref_mut() else { return Poll::Pending };
         // All of them, in order: those that were never polled have not been begun.
         for entry in entries.iter_mut() {

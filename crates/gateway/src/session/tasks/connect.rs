@@ -74,7 +74,7 @@ pub(super) async fn connect(node: &Node, conn: &Conn, id: Option<u64>, connect: 
         let failure = Failure::retry(ErrorCode::LimitReached, "this user has too many connections", retry_ms);
         return Done::failed(id, failure).closing(CloseCode::Overloaded);
     };
-    conn.place.replace(place);
+    conn.hold(place);
     let limits = &node.terms.limits;
     let answer = Answer::Connected(Box::new(Connected {
         session: conn.id.to_string(),
