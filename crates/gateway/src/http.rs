@@ -1,7 +1,8 @@
 //! HTTP/1.1 on a worker's socket: the strict WebSocket handshake here, everything else through the routes.
 //!
-//! The connection is taken back from hyper as a plain stream once the upgrade is answered; the handshake's memory
-//! is freed before the session begins.
+//! A request for a WebSocket is nearly always read, judged and answered without hyper; hyper has all the rest, and gives
+//! the stream back should it be an upgrade all the same. Either way the handshake's memory is freed before the session
+//! begins.
 
 pub mod address;
 pub mod api;
@@ -9,11 +10,19 @@ pub mod assets;
 pub mod auth;
 pub mod ops;
 pub mod problem;
+mod rewound;
+mod upgrade;
 pub mod waiting;
 mod ws;
 
 use std::{
-    cell::RefCell, convert::Infallible, future::poll_fn, net::SocketAddr, rc::Rc, sync::Arc, time::Duration,
+    cell::{Cell, RefCell},
+    convert::Infallible,
+    future::poll_fn,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
 
 use axum::{Router, body::Body, response::Response};
@@ -29,10 +38,14 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
-use self::ws::Accepted;
+use self::{rewound::Rewound, ws::Accepted};
 use crate::{
     conn::Conn,
     metrics::{self, Admission},
@@ -48,18 +61,18 @@ const MAX_HTTP: Duration = Duration::from_secs(60);
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// A stream that is a WebSocket's from here on, and what came behind its request.
+type Upgraded = (TcpStream, Bytes, Accepted);
+
 /// Serves one socket: HTTP first, and then, where it was upgraded, the session.
 pub async fn serve(
     worker: Rc<Worker>,
     stream: TcpStream,
     peer: SocketAddr,
-    routes: Router,
     handshake: Option<OwnedSemaphorePermit>,
-    stop: CancellationToken,
 ) {
-    let node = worker.node.clone();
     // A proxy speaks for many, and bounds them itself.
-    let place = if address::is_trusted(peer.ip(), &node.config.trusted_proxies) {
+    let place = if address::is_trusted(peer.ip(), &worker.node.config.trusted_proxies) {
         None
     } else {
         let Some(place) = worker.waiting.enter(peer.ip()) else {
@@ -67,13 +80,11 @@ pub async fn serve(
         };
         Some(place)
     };
-    let speak_http = async {
-        let (stream, peer) = address::behind_proxy(stream, peer, &node.config).await.ok()?;
-        handshake_on(node, stream, peer, routes, stop.clone()).await
-    };
     let upgraded = tokio::select! {
-        upgraded = timeout(MAX_HTTP, speak_http) => upgraded.ok().flatten(),
-        () = stop.cancelled() => None,
+        // In this order, because nearly all are done before the other has to be asked.
+        biased;
+        upgraded = timeout(MAX_HTTP, speak_http(&worker, stream, peer)) => upgraded.ok().flatten(),
+        () = worker.stop.cancelled() => None,
     };
     if let Some((stream, first, accepted)) = upgraded {
         drop((handshake, place));
@@ -85,26 +96,57 @@ pub async fn serve(
 }
 
 /// Speaks HTTP until the socket ends or is upgraded.
-async fn handshake_on(
-    node: Arc<Node>,
-    stream: TcpStream,
+async fn speak_http(worker: &Worker, stream: TcpStream, peer: SocketAddr) -> Option<Upgraded> {
+    let node = &worker.node;
+    let (mut stream, peer) = address::behind_proxy(stream, peer, &node.config).await.ok()?;
+    let patience = node.terms.limits.handshake_timeout;
+    let begun = Instant::now();
+    let Ok(first) = timeout(patience, upgrade::first_bytes(&mut stream)).await else {
+        return time_out(stream).await;
+    };
+    let first = first.ok().filter(|first| !first.is_empty())?;
+    let mut refused = None;
+    if let Some((request, end)) = upgrade::request(&first) {
+        match ws::handshake(node, peer, &request).await {
+            (response, Some(accepted)) => {
+                upgrade::write_head(&mut stream, &response).await.ok()?;
+                return Some((stream, first.slice(end..), accepted));
+            }
+            (response, None) => refused = Some(response),
+        }
+    }
+    // What is left of it for the rest of the request; all of it for another one, behind one that was refused.
+    let left = if refused.is_some() { patience } else { patience.saturating_sub(begun.elapsed()) };
+    // Boxed: few need it.
+    Box::pin(by_hyper(worker, Rewound { first, stream }, peer, left, refused)).await
+}
+
+/// Has hyper speak HTTP. Where the first request was judged already, this is its answer.
+async fn by_hyper(
+    worker: &Worker,
+    stream: Rewound,
     peer: SocketAddr,
-    routes: Router,
-    stop: CancellationToken,
-) -> Option<(TcpStream, Bytes, Accepted)> {
-    let head_timeout = node.terms.limits.handshake_timeout;
+    head_timeout: Duration,
+    judged: Option<Response>,
+) -> Option<Upgraded> {
     let upgrade: Rc<RefCell<Option<Accepted>>> = Rc::default();
-    let served = Rc::new(std::cell::Cell::new(false));
+    let judged = Cell::new(judged);
+    let served = Rc::new(Cell::new(false));
     let service = {
-        let (upgrade, served) = (upgrade.clone(), served.clone());
-        let routes = TowerToHyperService::new(routes);
+        let (node, upgrade, served) = (worker.node.clone(), upgrade.clone(), served.clone());
+        let routes = TowerToHyperService::new(worker.routes.clone());
         service_fn(move |request: Request<Incoming>| {
             served.set(true);
             let (node, upgrade, routes) = (node.clone(), upgrade.clone(), routes.clone());
+            let judged = judged.take();
             // Boxed, because hyper gives the stream back only of a connection that may be moved.
-            Box::pin(
-                async move { Ok::<_, Infallible>(answer(&node, peer, request, &upgrade, &routes).await) },
-            )
+            Box::pin(async move {
+                let response = match judged {
+                    Some(response) => response,
+                    None => answer(&node, peer, request, &upgrade, &routes).await,
+                };
+                Ok::<_, Infallible>(response)
+            })
         })
     };
     let mut connection = http1::Builder::new()
@@ -115,19 +157,26 @@ async fn handshake_on(
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => result,
-        () = stop.cancelled() => Ok(()),
+        () = worker.stop.cancelled() => Ok(()),
     };
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let Rewound { first, mut stream } = parts.io.into_inner();
     if let Some(accepted) = upgrade.take() {
         // A copy, because even an empty remainder would hold on to hyper's whole read buffer.
-        return Some((stream, Bytes::copy_from_slice(&parts.read_buf), accepted));
+        return Some((stream, [parts.read_buf, first].concat().into(), accepted));
     }
     // Nobody minds when a kept-alive connection ends; who never finished a request is told.
     if result.is_err_and(|error| error.is_timeout()) && !served.get() {
-        metrics::admission(Admission::TimedOut);
-        let _gone = stream.write_all(REQUEST_TIMEOUT).await;
+        return time_out(stream).await;
     }
+    let _gone = stream.shutdown().await;
+    None
+}
+
+/// Tells a client that did not get on with its request that nobody waits for it any more.
+async fn time_out(mut stream: TcpStream) -> Option<Upgraded> {
+    metrics::admission(Admission::TimedOut);
+    let _gone = stream.write_all(REQUEST_TIMEOUT).await;
     let _gone = stream.shutdown().await;
     None
 }

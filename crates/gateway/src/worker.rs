@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     io,
     net::SocketAddr,
+    pin::pin,
     rc::{Rc, Weak},
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
@@ -69,6 +70,10 @@ pub struct Worker {
     pub waiting: Waiting,
     /// How much may wait for each socket.
     pub caps: Rc<OutboxCaps>,
+    /// What is served besides WebSockets.
+    pub routes: axum::Router,
+    /// Ends it.
+    pub stop: CancellationToken,
 }
 
 /// What a worker thread is given.
@@ -109,7 +114,7 @@ async fn run(start: Start) -> io::Result<()> {
     let hub = RefCell::new(Hub::new(limits.idle_room_ttl));
     let caps = OutboxCaps { bytes: limits.outbound_bytes.or_max(), frames: limits.outbound_frames.or_max() };
     let (tasks, waiting) = (TaskTracker::new(), Waiting::default());
-    let worker = Rc::new(Worker { id, node, hub, tasks, waiting, caps: Rc::new(caps) });
+    let worker = Rc::new(Worker { id, node, hub, tasks, waiting, caps: Rc::new(caps), routes, stop });
     // One at a time: a second shed is refused while the first goes on.
     let (sheds, shed) = mpsc::unbounded_channel();
     let receiver = receive(worker.clone(), deliveries, words, sheds);
@@ -122,7 +127,7 @@ async fn run(start: Start) -> io::Result<()> {
         worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
     let _accepting = alarm.watch("worker");
-    accept(&worker, &listener, &routes, &stop).await;
+    accept(&worker, &listener).await;
     drop(listener);
     worker.close_all(CloseCode::Restart);
     for task in upkeep {
@@ -135,16 +140,12 @@ async fn run(start: Start) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(
-    worker: &Rc<Worker>,
-    listener: &TcpListener,
-    routes: &axum::Router,
-    stop: &CancellationToken,
-) {
+async fn accept(worker: &Rc<Worker>, listener: &TcpListener) {
     let handshakes = Arc::new(tokio::sync::Semaphore::new(MAX_HANDSHAKES));
+    let mut stopped = pin!(worker.stop.cancelled());
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => return,
+            () = &mut stopped => return,
             accepted = async {
                 // The semaphore is never closed.
                 let permit = handshakes.clone().acquire_owned().await.ok();
@@ -153,8 +154,7 @@ async fn accept(
         };
         match accepted {
             (Ok((stream, peer)), permit) => {
-                let serve = http::serve(worker.clone(), stream, peer, routes.clone(), permit, stop.clone());
-                worker.tasks.spawn_local(serve);
+                worker.tasks.spawn_local(http::serve(worker.clone(), stream, peer, permit));
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "accepting a connection failed");
