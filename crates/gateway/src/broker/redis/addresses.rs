@@ -1,9 +1,9 @@
 //! How many connections an address, or a user, holds over all nodes: each node tells its own share, and a claim adds
 //! up the shares of the live ones. Nothing shared is counted up or down, so nothing drifts when a node dies.
 //!
-//! One task asks and tells. Claims wait for nothing but the answer to those before them, so that in a storm many go
-//! together; what a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in
-//! one go. Nothing here decides what holds while Redis is away.
+//! One task asks and tells. A claim that comes alone is asked for at once; in a storm those of a millisecond go
+//! together. What a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in one
+//! go. Nothing here decides what holds while Redis is away.
 
 use std::{
     sync::{
@@ -32,6 +32,8 @@ use crate::broker::{BrokerError, Claim};
 /// A share that is not renewed is forgotten after so long: only then does a new process with the name of one that
 /// died not inherit its connections. Until then the lease alone says whether they count.
 const MIN_SHARE_TTL: Duration = Duration::from_secs(120);
+/// Between two rounds of claims: alone, each would cost more than the handshake that it is for.
+const PACE: Duration = Duration::from_millis(1);
 /// What changes is told after so long, together with what changes meanwhile.
 const GATHER: Duration = Duration::from_millis(20);
 /// After a write failed.
@@ -82,14 +84,29 @@ impl Addresses {
     }
 
     pub(super) fn release(&self, key: &Arc<str>) {
-        self.desk().release(key);
-        self.bell.notify_one();
+        let mut desk = self.desk();
+        let (_, was_untold) = desk.waiting();
+        desk.release(key);
+        self.ring(was_untold, desk.waiting().1);
     }
 
     pub(super) async fn claim(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
-        let verdict = self.desk().ask(key, cap);
-        self.bell.notify_one();
+        let verdict = {
+            let mut desk = self.desk();
+            let (was_asked, _) = desk.waiting();
+            let verdict = desk.ask(key, cap);
+            self.ring(was_asked, desk.waiting().0);
+            verdict
+        };
         verdict.await.unwrap_or_else(|_gone| Err(BrokerError::refused("nobody asks for places any more")))
+    }
+
+    /// Wakes the task where something waits now, and nothing did: else it knows, and waits for its time. A wake is a system
+    /// call and a turn of another thread.
+    fn ring(&self, was_waiting: bool, is_waiting: bool) {
+        if is_waiting && !was_waiting {
+            self.bell.notify_one();
+        }
     }
 
     /// Asks and tells, until cancelled.
@@ -100,25 +117,32 @@ impl Addresses {
     async fn tell_for_ever(&self) {
         let (batch, at_once) = self.batches();
         let mut writes = FuturesUnordered::new();
-        let mut tell_at: Option<time::Instant> = None;
+        let (mut ask_at, mut tell_at) = (time::Instant::now(), None);
         loop {
-            let is_time = tell_at.is_some_and(|at| at <= time::Instant::now());
-            while writes.len() < at_once {
-                let entries = self.desk().begin(batch, is_time);
-                if entries.is_empty() {
-                    break;
+            let now = time::Instant::now();
+            let is_time = tell_at.is_some_and(|at| at <= now);
+            if ask_at <= now || is_time {
+                while writes.len() < at_once {
+                    let entries = self.desk().begin(batch, is_time);
+                    if entries.is_empty() {
+                        break;
+                    }
+                    writes.push(self.write(entries));
+                    ask_at = now + PACE;
                 }
-                writes.push(self.write(entries));
             }
-            let all_begun = writes.len() < at_once;
-            if is_time && all_begun {
+            let is_free = writes.len() < at_once;
+            if is_time && is_free {
                 tell_at = None;
             }
-            if tell_at.is_none() && self.desk().has_untold() {
-                tell_at = Some(time::Instant::now() + GATHER);
+            let (is_asked, is_untold) = self.desk().waiting();
+            if tell_at.is_none() && is_untold {
+                tell_at = Some(now + GATHER);
             }
+            // While no more can be begun, the end of a write is what is waited for.
+            let next = tell_at.into_iter().chain((is_asked && ask_at > now).then_some(ask_at)).min();
             let due = async {
-                match tell_at.filter(|_| all_begun) {
+                match next.filter(|_| is_free) {
                     Some(at) => time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }

@@ -80,9 +80,9 @@ impl Desk {
         }
     }
 
-    /// Whether something waits to be told that nobody asks for.
-    pub(super) fn has_untold(&self) -> bool {
-        !self.untold.is_empty()
+    /// Whether somebody asks, and whether something is to be told that nobody asks for.
+    pub(super) fn waiting(&self) -> (bool, bool) {
+        (!self.questions.is_empty(), !self.untold.is_empty())
     }
 
     /// What is to be written next, of at most so many addresses: the oldest questions, and then, where it is time for
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(verdict.try_recv().unwrap().unwrap(), Claim::Admitted);
         assert!(desk.begin(10, true).is_empty(), "Redis knows it");
         desk.release(&key);
-        assert!(desk.has_untold() && desk.begin(10, false).is_empty(), "that does not haste");
+        assert!(desk.waiting() == (false, true) && desk.begin(10, false).is_empty(), "that does not haste");
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (0, 0));
         desk.end(entry, &Ok(0));
