@@ -9,6 +9,8 @@ use std::fmt::{self, Write as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 
+use crate::scan::plain;
+
 /// How deep `data` may nest.
 pub const MAX_DEPTH: usize = 64;
 
@@ -134,7 +136,8 @@ fn check_string(bytes: &[u8], mut at: usize) -> Result<usize, DataError> {
                 Some(_) => at += 6,
             },
             Some(b'\\') => at += 2,
-            Some(_) => at += 1,
+            // Never nothing, whatever stands there.
+            Some(_) => at += plain(&bytes[at..]).max(1),
             None => return Err(DataError::Syntax),
         }
     }

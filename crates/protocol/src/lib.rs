@@ -12,7 +12,9 @@ mod decode;
 mod head;
 mod incoming;
 mod name;
+mod object;
 mod position;
+mod scan;
 mod server;
 mod ws;
 

@@ -68,7 +68,7 @@ impl Reader {
                 // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in
                 // one read must not keep the worker from its other sockets.
                 ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
-                match self.frames.take(&mut self.rest[self.at..]).map_err(End::Fault)? {
+                match self.frames.take(&self.rest[self.at..]).map_err(End::Fault)? {
                     Taken::Frame(used, message) => {
                         self.taken(used);
                         match message {
@@ -124,7 +124,7 @@ impl Reader {
             if n < scratch.len() {
                 is_empty(self.conn.stream());
             }
-            match self.frames.take(&mut scratch[..n]).map_err(End::Fault)? {
+            match self.frames.take(&scratch[..n]).map_err(End::Fault)? {
                 Taken::Frame(used, message) => {
                     self.rest = scratch[used..n].to_vec();
                     Ok(message)

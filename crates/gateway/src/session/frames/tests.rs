@@ -49,7 +49,7 @@ fn heard<'a>(most: usize, parts: impl IntoIterator<Item = &'a [u8]>) -> Heard {
     for part in parts {
         buffer.extend_from_slice(part);
         loop {
-            match frames.take(&mut buffer) {
+            match frames.take(&buffer) {
                 Ok(Taken::Frame(used, message)) => {
                     assert!((2..=buffer.len()).contains(&used));
                     buffer.drain(..used);
@@ -320,12 +320,12 @@ fn byte_by_byte_is_no_different() {
 fn a_length_takes_as_few_bytes_as_it_can() {
     for length in [0, 125, 126, 65_535, 65_536, 70_000] {
         let payload = vec![b'x'; length];
-        let mut bytes = frame(FIN | BINARY, &payload);
+        let bytes = frame(FIN | BINARY, &payload);
         let size = bytes.len();
-        let taken = Frames::new(100_000).take(&mut bytes);
+        let taken = Frames::new(100_000).take(&bytes);
         assert_eq!(taken, Ok(Taken::Frame(size, Some(Message::Binary(payload)))));
     }
-    let refused = |bytes: &[u8]| Frames::new(100_000).take(&mut bytes.to_vec());
+    let refused = |bytes: &[u8]| Frames::new(100_000).take(bytes);
     for length in [0, 1, 125] {
         assert_eq!(refused(&[FIN | TEXT, MASKED | LENGTH_16, 0, length]), Err(Fault::Protocol), "{length}");
     }
@@ -338,7 +338,7 @@ fn a_length_takes_as_few_bytes_as_it_can() {
     for length in [100_001, 1 << 32, (1 << 63) - 1] {
         assert_eq!(refused(&announced(FIN | TEXT, length)), Err(Fault::TooBig), "{length}");
         // Also where no limit was set.
-        let unlimited = Frames::new(usize::MAX).take(&mut announced(FIN | TEXT, length));
+        let unlimited = Frames::new(usize::MAX).take(&announced(FIN | TEXT, length));
         assert!(matches!(unlimited, Ok(Taken::Part(11)) | Err(Fault::TooBig)), "{length}: {unlimited:?}");
     }
 }
@@ -347,44 +347,44 @@ fn a_length_takes_as_few_bytes_as_it_can() {
 fn what_is_forbidden_is_refused_by_its_first_bytes() {
     let begun = || {
         let mut frames = Frames::new(100);
-        assert!(frames.take(&mut frame(TEXT, b"x")).is_ok());
+        assert!(frames.take(&frame(TEXT, b"x")).is_ok());
         frames
     };
     let fresh = || Frames::new(100);
     let masked = |length: u8| MASKED | length;
     let reserved = [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF];
     for opcode in reserved {
-        assert_eq!(fresh().take(&mut [FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
-        assert_eq!(begun().take(&mut [FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
+        assert_eq!(fresh().take(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
+        assert_eq!(begun().take(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
     }
     for bit in [0x10, 0x20, 0x40] {
         for opcode in [TEXT, BINARY, CLOSE, PING, PONG] {
-            assert_eq!(fresh().take(&mut [FIN | bit | opcode, masked(0)]), Err(Fault::Protocol), "{bit}");
+            assert_eq!(fresh().take(&[FIN | bit | opcode, masked(0)]), Err(Fault::Protocol), "{bit}");
         }
-        assert_eq!(begun().take(&mut [FIN | bit | CONTINUATION, masked(0)]), Err(Fault::Protocol), "{bit}");
+        assert_eq!(begun().take(&[FIN | bit | CONTINUATION, masked(0)]), Err(Fault::Protocol), "{bit}");
     }
     for opcode in [CLOSE, PING, PONG] {
         for mut frames in [fresh(), begun()] {
-            assert_eq!(frames.take(&mut [opcode, masked(0)]), Err(Fault::Protocol), "in pieces");
-            assert_eq!(frames.take(&mut [FIN | opcode, masked(126)]), Err(Fault::Protocol), "long");
-            assert_eq!(frames.take(&mut [FIN | opcode, masked(127)]), Err(Fault::Protocol), "longer");
-            assert_eq!(frames.take(&mut [FIN | opcode, 0]), Err(Fault::Protocol), "unmasked");
+            assert_eq!(frames.take(&[opcode, masked(0)]), Err(Fault::Protocol), "in pieces");
+            assert_eq!(frames.take(&[FIN | opcode, masked(126)]), Err(Fault::Protocol), "long");
+            assert_eq!(frames.take(&[FIN | opcode, masked(127)]), Err(Fault::Protocol), "longer");
+            assert_eq!(frames.take(&[FIN | opcode, 0]), Err(Fault::Protocol), "unmasked");
         }
     }
-    assert_eq!(fresh().take(&mut [FIN | TEXT, 5]), Err(Fault::Protocol), "unmasked");
+    assert_eq!(fresh().take(&[FIN | TEXT, 5]), Err(Fault::Protocol), "unmasked");
     for first in [CONTINUATION, FIN | CONTINUATION] {
-        assert_eq!(fresh().take(&mut [first, masked(0)]), Err(Fault::Protocol), "nothing to continue");
+        assert_eq!(fresh().take(&[first, masked(0)]), Err(Fault::Protocol), "nothing to continue");
     }
     for first in [TEXT, BINARY, FIN | TEXT, FIN | BINARY] {
-        assert_eq!(begun().take(&mut [first, masked(0)]), Err(Fault::Protocol), "in the middle of another");
+        assert_eq!(begun().take(&[first, masked(0)]), Err(Fault::Protocol), "in the middle of another");
     }
 }
 
 #[test]
 fn what_is_too_big_is_refused_by_its_header() {
     let header = [FIN | BINARY, MASKED | LENGTH_16, 0x01, 0x01];
-    assert_eq!(Frames::new(256).take(&mut header.clone()), Err(Fault::TooBig));
-    assert_eq!(Frames::new(257).take(&mut header.clone()), Ok(Taken::Part(5)));
+    assert_eq!(Frames::new(256).take(&header), Err(Fault::TooBig));
+    assert_eq!(Frames::new(257).take(&header), Ok(Taken::Part(5)));
 
     // In pieces it is no smaller and no larger.
     let pieces = |last: usize| [frame(TEXT, &[b'x'; 60]), frame(FIN, &vec![b'x'; last])].concat();
@@ -401,7 +401,7 @@ fn what_is_too_big_is_refused_by_its_header() {
 
 #[test]
 fn a_close_says_why_in_a_way_that_may_be() {
-    let closed = |payload: &[u8]| Frames::new(100).take(&mut frame(FIN | CLOSE, payload));
+    let closed = |payload: &[u8]| Frames::new(100).take(&frame(FIN | CLOSE, payload));
     let with = |code: u16| code.to_be_bytes().to_vec();
     assert_eq!(closed(b""), Ok(Taken::Frame(6, Some(Message::Close(Vec::new())))));
     for code in [1000, 1001, 1007, 1014, 3000, 4999] {
