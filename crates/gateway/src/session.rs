@@ -100,7 +100,27 @@ enum Event {
     /// Something that was asked for is done.
     Next(Next),
     /// The client has said something.
-    Said(Result<Message, End>),
+    Said(Result<Said, End>),
+}
+
+/// What a client said.
+enum Said {
+    /// A frame of the protocol, or what should have been one.
+    Frame(Result<ClientFrame, DecodeError>),
+    /// A ping or a pong.
+    Control,
+}
+
+impl Said {
+    /// Reads a message where it lies.
+    fn read(codec: &mut Codec, message: &Message<'_>) -> Self {
+        Self::Frame(codec.decode(match message {
+            Message::Text(text) => roomcast_protocol::Message::Text(text),
+            Message::Binary(bytes) => roomcast_protocol::Message::Binary(bytes),
+            // The reader has answered it, and ends with a close.
+            Message::Ping(_) | Message::Pong | Message::Close(_) => return Self::Control,
+        }))
+    }
 }
 
 struct Driver {
@@ -143,7 +163,7 @@ impl Driver {
                     self.on_time(working)
                 }
                 Event::Next(next) => self.on_next(next),
-                Event::Said(Ok(message)) => self.on_message(&message),
+                Event::Said(Ok(said)) => self.on_said(said),
                 Event::Said(Err(End::Gone)) => break None,
                 Event::Said(Err(End::Fault(fault))) => Some(fault.code()),
             };
@@ -169,7 +189,8 @@ impl Driver {
         }
         // Who does not read its answers is not read. What takes them off is this task too, so it is polled then.
         if self.works.takes_more() && !self.conn.owes_answers() {
-            return pin!(self.reader.next()).poll(cx).map(Event::Said);
+            let Self { reader, codec, .. } = self;
+            return reader.poll_next(cx, |message| Said::read(codec, &message)).map(Event::Said);
         }
         Poll::Pending
     }
@@ -186,21 +207,15 @@ impl Driver {
         let _in_time = timeout(CLOSE_GRACE, rest).await;
     }
 
-    fn on_message(&mut self, message: &Message) -> Option<CloseCode> {
-        let message = match message {
-            Message::Text(text) => roomcast_protocol::Message::Text(text),
-            Message::Binary(bytes) => roomcast_protocol::Message::Binary(bytes),
-            Message::Ping(_) | Message::Pong => return self.session.on_control(now().instant),
-            // The reader has answered it, and ends.
-            Message::Close(_) => return None,
-        };
-        match self.codec.decode(message) {
+    fn on_said(&mut self, said: Said) -> Option<CloseCode> {
+        match said {
+            Said::Control => self.session.on_control(now().instant),
             // What is no publish waits for the publishes before it.
-            Ok(frame) if !self.works.is_empty() && frame.op.kind() != OpKind::Publish => {
+            Said::Frame(Ok(frame)) if !self.works.is_empty() && frame.op.kind() != OpKind::Publish => {
                 self.works.hold(frame);
                 None
             }
-            frame => self.on_frame(frame),
+            Said::Frame(frame) => self.on_frame(frame),
         }
     }
 

@@ -1,6 +1,8 @@
 //! WebSocket frames as a client sends them (RFC 6455 §5), taken apart strictly and put together to messages. Does no
 //! I/O: it is given bytes and says what they are.
 
+use std::borrow::Cow;
+
 use roomcast_protocol::CloseCode;
 
 const FIN: u8 = 0x80;
@@ -20,16 +22,16 @@ const LENGTH_64: u8 = 0x7F;
 /// The longest header: two bytes, a length of eight, a key of four.
 const MAX_HEADER: usize = 14;
 
-/// What a client said.
+/// What a client said. What came in one piece stays where it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Message {
-    Text(String),
-    Binary(Vec<u8>),
+pub(super) enum Message<'a> {
+    Text(Cow<'a, str>),
+    Binary(Cow<'a, [u8]>),
     /// With what its pong has to carry.
-    Ping(Vec<u8>),
+    Ping(Cow<'a, [u8]>),
     Pong,
     /// With the code to be sent back, as it stands in the frame; empty where there was none.
-    Close(Vec<u8>),
+    Close(Cow<'a, [u8]>),
 }
 
 /// Why a client can't be listened to any more.
@@ -55,9 +57,9 @@ impl Fault {
 
 /// What stood at the beginning of some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum Taken<'a> {
     /// A frame of this many bytes; with the message that it completed.
-    Frame(usize, Option<Message>),
+    Frame(usize, Option<Message<'a>>),
     /// The beginning of a frame that has at least so many bytes.
     Part(usize),
 }
@@ -95,6 +97,14 @@ impl Pieces {
         }
         Ok(())
     }
+
+    /// What they are together.
+    fn whole(self) -> Result<Message<'static>, Fault> {
+        if self.opcode == BINARY {
+            return Ok(Message::Binary(self.bytes.into()));
+        }
+        String::from_utf8(self.bytes).map(|text| Message::Text(text.into())).map_err(|_| Fault::NotUtf8)
+    }
 }
 
 struct Head {
@@ -112,16 +122,17 @@ impl Frames {
         Self { most: most.min(isize::MAX.unsigned_abs() / 2), pieces: None }
     }
 
-    /// Takes the first frame. Its payload is copied once, and unmasked on the way.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<Taken, Fault> {
+    /// Takes the first frame. Its payload is unmasked in place, and stays there.
+    pub(super) fn take<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Taken<'a>, Fault> {
         let Some(head) = self.head(bytes)? else { return Ok(Taken::Part(bytes.len() + 1)) };
         let end = head.size + head.length;
-        let Some(masked) = bytes.get(head.size..end) else { return Ok(Taken::Part(end)) };
-        let payload = unmask(masked, head.key);
+        let Some(payload) = bytes.get_mut(head.size..end) else { return Ok(Taken::Part(end)) };
+        unmask(payload, head.key);
+        let payload = &*payload;
         let message = match head.opcode {
-            PING => Some(Message::Ping(payload)),
+            PING => Some(Message::Ping(payload.into())),
             PONG => Some(Message::Pong),
-            CLOSE => Some(close(&payload)?),
+            CLOSE => Some(close(payload)?),
             _ => self.data(&head, payload)?,
         };
         Ok(Taken::Frame(end, message))
@@ -169,58 +180,49 @@ impl Frames {
         Ok(Some(Head { fin, opcode, size: bytes.len() - after.len(), length, key: *key }))
     }
 
-    fn data(&mut self, head: &Head, payload: Vec<u8>) -> Result<Option<Message>, Fault> {
-        let (opcode, bytes) = match self.pieces.take() {
-            None if head.fin => (head.opcode, payload),
+    fn data<'a>(&mut self, head: &Head, payload: &'a [u8]) -> Result<Option<Message<'a>>, Fault> {
+        match self.pieces.take() {
+            None if head.fin && head.opcode == BINARY => Ok(Some(Message::Binary(payload.into()))),
+            None if head.fin => {
+                let text = simdutf8::basic::from_utf8(payload).map_err(|_| Fault::NotUtf8)?;
+                Ok(Some(Message::Text(text.into())))
+            }
             held => {
                 let begun =
                     || Box::new(Pieces { opcode: head.opcode, bytes: Vec::new(), frames: 0, whole: 0 });
                 let mut pieces = held.unwrap_or_else(begun);
-                pieces.add(&payload)?;
+                pieces.add(payload)?;
                 if !head.fin {
                     self.pieces = Some(pieces);
                     return Ok(None);
                 }
-                (pieces.opcode, pieces.bytes)
+                pieces.whole().map(Some)
             }
-        };
-        if opcode == BINARY {
-            return Ok(Some(Message::Binary(bytes)));
         }
-        String::from_utf8(bytes).map(|text| Some(Message::Text(text))).map_err(|_| Fault::NotUtf8)
     }
 }
 
-fn close(payload: &[u8]) -> Result<Message, Fault> {
+fn close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     let Some((code, reason)) = payload.split_first_chunk::<2>() else {
-        return if payload.is_empty() { Ok(Message::Close(Vec::new())) } else { Err(Fault::Protocol) };
+        return if payload.is_empty() { Ok(Message::Close(payload.into())) } else { Err(Fault::Protocol) };
     };
     std::str::from_utf8(reason).map_err(|_| Fault::NotUtf8)?;
     // RFC 6455 §7.4 and the IANA's list: what may stand in a frame.
     if !matches!(u16::from_be_bytes(*code), 1000..=1003 | 1007..=1014 | 3000..=4999) {
         return Err(Fault::Protocol);
     }
-    Ok(Message::Close(code.to_vec()))
+    Ok(Message::Close(code.as_slice().into()))
 }
 
-/// Bytes that are unmasked together: some vector registers full, whatever the machine has.
-const BLOCK: usize = 64;
-
-/// Unmasks into memory of its own. Whole blocks are written where nothing has to be asked for each: that costs no more
-/// than unmasking alone, and saves the copy after it.
-fn unmask(masked: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let mut wide = [0; BLOCK];
-    wide.chunks_exact_mut(key.len()).for_each(|part| part.copy_from_slice(&key));
-    let (blocks, rest) = masked.as_chunks::<BLOCK>();
-    let mut plain = Vec::with_capacity(masked.len().div_ceil(BLOCK));
-    plain.extend(blocks.iter().map(|block| {
-        let mut block = *block;
-        block.iter_mut().zip(&wide).for_each(|(byte, key)| *byte ^= key);
-        block
-    }));
-    let mut plain = plain.into_flattened();
-    plain.extend(rest.iter().zip(&wide).map(|(byte, key)| byte ^ key));
-    plain
+/// A whole vector register at a time where the compiler can.
+fn unmask(payload: &mut [u8], key: [u8; 4]) {
+    let mut wide = [0; 32];
+    wide.chunks_exact_mut(4).for_each(|part| part.copy_from_slice(&key));
+    let mut chunks = payload.chunks_exact_mut(32);
+    for chunk in &mut chunks {
+        chunk.iter_mut().zip(&wide).for_each(|(byte, key)| *byte ^= key);
+    }
+    chunks.into_remainder().iter_mut().zip(&wide).for_each(|(byte, key)| *byte ^= key);
 }
 
 /// What is worth waiting for besides a part of a frame, so that a header in pieces is not read byte by byte.

@@ -1,10 +1,9 @@
 //! Reading what a client says: through a scratch shared by all sockets of the thread, so that one which says nothing
-//! owns no buffer.
+//! owns no buffer. What is said is heard where it was read.
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
-    io,
+    io, mem,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -36,6 +35,14 @@ impl From<io::Error> for End {
     }
 }
 
+/// What stood at the beginning of some bytes.
+enum Step<T> {
+    /// A frame of this many bytes; with what was heard in the message that it completed.
+    Frame(usize, Option<T>),
+    /// The beginning of a frame that has at least so many bytes.
+    Part(usize),
+}
+
 /// What comes from one client.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -54,12 +61,13 @@ impl Reader {
         Self { conn, frames: Frames::new(most), rest: first.to_vec(), at: 0, closed: false }
     }
 
-    /// The next message. Pings and closes are answered here. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Message, End> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, End>> {
+    /// The next message, as whoever hears it understands it. Pings and closes are answered here; a close is not heard.
+    /// Who hears must not read from another connection meanwhile.
+    pub(super) fn poll_next<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut hear: impl FnMut(Message<'_>) -> T,
+    ) -> Poll<Result<T, End>> {
         loop {
             if self.closed {
                 return Poll::Ready(Err(End::Gone));
@@ -68,24 +76,38 @@ impl Reader {
                 // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in
                 // one read must not keep the worker from its other sockets.
                 ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
-                match self.frames.take(&self.rest[self.at..]).map_err(End::Fault)? {
-                    Taken::Frame(used, message) => {
+                let mut rest = mem::take(&mut self.rest);
+                let step = self.step(&mut rest[self.at..], &mut hear);
+                self.rest = rest;
+                match step? {
+                    Step::Frame(used, heard) => {
                         self.taken(used);
-                        match message {
-                            Some(message) => return Poll::Ready(self.answer(message)),
+                        match heard {
+                            Some(heard) => return Poll::Ready(Ok(heard)),
                             None => continue,
                         }
                     }
-                    Taken::Part(needed) => self.make_room(needed),
+                    Step::Part(needed) => self.make_room(needed),
                 }
             }
             ready!(self.conn.stream().poll_read_ready(cx))?;
-            let read = if self.rest.is_empty() { self.read_scratch() } else { self.read_rest() };
-            match read {
-                Ok(None) => {}
-                Ok(Some(message)) => return Poll::Ready(self.answer(message)),
-                Err(end) => return Poll::Ready(Err(end)),
+            if !self.rest.is_empty() {
+                self.read_rest()?;
+            } else if let Some(heard) = self.read_scratch(&mut hear)? {
+                return Poll::Ready(Ok(heard));
             }
+        }
+    }
+
+    /// Takes the first frame out of these bytes, and has its message heard.
+    fn step<T>(&mut self, bytes: &mut [u8], hear: &mut impl FnMut(Message<'_>) -> T) -> Result<Step<T>, End> {
+        match self.frames.take(bytes).map_err(End::Fault)? {
+            Taken::Frame(used, None) => Ok(Step::Frame(used, None)),
+            Taken::Frame(used, Some(message)) => {
+                self.answer(&message)?;
+                Ok(Step::Frame(used, Some(hear(message))))
+            }
+            Taken::Part(needed) => Ok(Step::Part(needed)),
         }
     }
 
@@ -112,8 +134,8 @@ impl Reader {
         }
     }
 
-    /// Reads into the scratch, and takes the first message out of it; what is behind that is kept.
-    fn read_scratch(&mut self) -> Result<Option<Message>, End> {
+    /// Reads into the scratch, and has the first message heard in it; what is behind that is kept.
+    fn read_scratch<T>(&mut self, hear: &mut impl FnMut(Message<'_>) -> T) -> Result<Option<T>, End> {
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let n = match self.conn.stream().try_read(scratch) {
                 Ok(0) => return Err(End::Gone),
@@ -124,12 +146,12 @@ impl Reader {
             if n < scratch.len() {
                 is_empty(self.conn.stream());
             }
-            match self.frames.take(&scratch[..n]).map_err(End::Fault)? {
-                Taken::Frame(used, message) => {
+            match self.step(&mut scratch[..n], hear)? {
+                Step::Frame(used, heard) => {
                     self.rest = scratch[used..n].to_vec();
-                    Ok(message)
+                    Ok(heard)
                 }
-                Taken::Part(_) => {
+                Step::Part(_) => {
                     self.rest = scratch[..n].to_vec();
                     Ok(None)
                 }
@@ -138,7 +160,7 @@ impl Reader {
     }
 
     /// Reads more of a frame, straight to where it belongs. There is room for it.
-    fn read_rest(&mut self) -> Result<Option<Message>, End> {
+    fn read_rest(&mut self) -> Result<(), End> {
         let room = self.rest.capacity() - self.rest.len();
         match self.conn.stream().try_read_buf(&mut self.rest) {
             Ok(0) => Err(End::Gone),
@@ -146,25 +168,25 @@ impl Reader {
                 if n < room {
                     is_empty(self.conn.stream());
                 }
-                Ok(None)
+                Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn answer(&mut self, message: Message) -> Result<Message, End> {
+    fn answer(&mut self, message: &Message<'_>) -> Result<(), End> {
         match message {
             Message::Ping(payload) => {
-                self.conn.send_control(server_frame(Opcode::Pong, &payload));
-                Ok(Message::Ping(payload))
+                self.conn.send_control(server_frame(Opcode::Pong, payload));
+                Ok(())
             }
             Message::Close(code) => {
-                self.conn.send_control(server_frame(Opcode::Close, &code));
+                self.conn.send_control(server_frame(Opcode::Close, code));
                 self.closed = true;
                 Err(End::Gone)
             }
-            message => Ok(message),
+            Message::Text(_) | Message::Binary(_) | Message::Pong => Ok(()),
         }
     }
 }

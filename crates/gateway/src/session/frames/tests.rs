@@ -41,7 +41,30 @@ fn announced(first: u8, length: u64) -> Vec<u8> {
 }
 
 /// What was said, and why nothing more was heard.
-type Heard = (Vec<Message>, Option<Fault>);
+type Heard = (Vec<Message<'static>>, Option<Fault>);
+
+impl Frames {
+    /// Takes a frame from a copy.
+    fn took(&mut self, bytes: &[u8]) -> Result<Taken<'static>, Fault> {
+        self.take(&mut bytes.to_vec()).map(|taken| match taken {
+            Taken::Frame(used, message) => Taken::Frame(used, message.map(Message::kept)),
+            Taken::Part(needed) => Taken::Part(needed),
+        })
+    }
+}
+
+impl Message<'_> {
+    /// The same, outliving its bytes.
+    pub(in crate::session) fn kept(self) -> Message<'static> {
+        match self {
+            Message::Text(text) => Message::Text(text.into_owned().into()),
+            Message::Binary(bytes) => Message::Binary(bytes.into_owned().into()),
+            Message::Ping(bytes) => Message::Ping(bytes.into_owned().into()),
+            Message::Pong => Message::Pong,
+            Message::Close(bytes) => Message::Close(bytes.into_owned().into()),
+        }
+    }
+}
 
 /// All messages up to a close, when the bytes come in these parts.
 fn heard<'a>(most: usize, parts: impl IntoIterator<Item = &'a [u8]>) -> Heard {
@@ -49,11 +72,11 @@ fn heard<'a>(most: usize, parts: impl IntoIterator<Item = &'a [u8]>) -> Heard {
     for part in parts {
         buffer.extend_from_slice(part);
         loop {
-            match frames.take(&buffer) {
+            match frames.take(&mut buffer) {
                 Ok(Taken::Frame(used, message)) => {
+                    all.extend(message.map(Message::kept));
                     assert!((2..=buffer.len()).contains(&used));
                     buffer.drain(..used);
-                    all.extend(message);
                     if matches!(all.last(), Some(Message::Close(_))) {
                         return (all, None);
                     }
@@ -119,12 +142,12 @@ fn heard_by_another(most: usize, parts: Vec<&[u8]>) -> Heard {
     let mut all = Vec::new();
     loop {
         all.push(match socket.read() {
-            Ok(tungstenite::Message::Text(text)) => Message::Text(text.to_string()),
-            Ok(tungstenite::Message::Binary(bytes)) => Message::Binary(bytes.to_vec()),
-            Ok(tungstenite::Message::Ping(bytes)) => Message::Ping(bytes.to_vec()),
+            Ok(tungstenite::Message::Text(text)) => Message::Text(text.to_string().into()),
+            Ok(tungstenite::Message::Binary(bytes)) => Message::Binary(bytes.to_vec().into()),
+            Ok(tungstenite::Message::Ping(bytes)) => Message::Ping(bytes.to_vec().into()),
             Ok(tungstenite::Message::Pong(_)) => Message::Pong,
             Ok(tungstenite::Message::Close(None)) => {
-                all.push(Message::Close(Vec::new()));
+                all.push(Message::Close(Cow::default()));
                 return (all, None);
             }
             // So it tells of a code that may not be.
@@ -132,7 +155,7 @@ fn heard_by_another(most: usize, parts: Vec<&[u8]>) -> Heard {
                 return (all, Some(Fault::Protocol));
             }
             Ok(tungstenite::Message::Close(Some(close))) => {
-                all.push(Message::Close(u16::from(close.code).to_be_bytes().to_vec()));
+                all.push(Message::Close(u16::from(close.code).to_be_bytes().to_vec().into()));
                 return (all, None);
             }
             Ok(tungstenite::Message::Frame(frame)) => panic!("{frame}"),
@@ -270,7 +293,7 @@ proptest! {
 }
 
 /// A conversation with everything that may be in it, and what is heard of it.
-fn conversation() -> (Vec<u8>, Vec<Message>) {
+fn conversation() -> (Vec<u8>, Vec<Message<'static>>) {
     let long = vec![b'x'; 70_000];
     let bytes = [
         frame(FIN | TEXT, "grüß".as_bytes()),
@@ -285,13 +308,13 @@ fn conversation() -> (Vec<u8>, Vec<Message>) {
     ]
     .concat();
     let messages = vec![
-        Message::Text("grüß".to_owned()),
-        Message::Ping(vec![9; 125]),
+        Message::Text("grüß".into()),
+        Message::Ping(vec![9; 125].into()),
         Message::Pong,
-        Message::Binary([&[1, 2][..], &[3; 130]].concat()),
-        Message::Text(String::new()),
-        Message::Binary(long),
-        Message::Close(vec![3, 0xe9]),
+        Message::Binary([&[1, 2][..], &[3; 130]].concat().into()),
+        Message::Text("".into()),
+        Message::Binary(long.into()),
+        Message::Close(vec![3, 0xe9].into()),
     ];
     (bytes, messages)
 }
@@ -312,8 +335,8 @@ fn wherever_the_bytes_are_cut_the_messages_are_the_same() {
 #[test]
 fn byte_by_byte_is_no_different() {
     let bytes = [frame(TEXT, b"a"), frame(FIN | PING, b"p"), frame(FIN, &[b'b'; 126])].concat();
-    let text = Message::Text(format!("a{}", "b".repeat(126)));
-    assert_eq!(heard_in(200, &bytes, 1), (vec![Message::Ping(b"p".to_vec()), text], None));
+    let text = Message::Text(format!("a{}", "b".repeat(126)).into());
+    assert_eq!(heard_in(200, &bytes, 1), (vec![Message::Ping(b"p".as_slice().into()), text], None));
 }
 
 #[test]
@@ -322,10 +345,10 @@ fn a_length_takes_as_few_bytes_as_it_can() {
         let payload = vec![b'x'; length];
         let bytes = frame(FIN | BINARY, &payload);
         let size = bytes.len();
-        let taken = Frames::new(100_000).take(&bytes);
-        assert_eq!(taken, Ok(Taken::Frame(size, Some(Message::Binary(payload)))));
+        let taken = Frames::new(100_000).took(&bytes);
+        assert_eq!(taken, Ok(Taken::Frame(size, Some(Message::Binary(payload.into())))));
     }
-    let refused = |bytes: &[u8]| Frames::new(100_000).take(bytes);
+    let refused = |bytes: &[u8]| Frames::new(100_000).took(bytes);
     for length in [0, 1, 125] {
         assert_eq!(refused(&[FIN | TEXT, MASKED | LENGTH_16, 0, length]), Err(Fault::Protocol), "{length}");
     }
@@ -338,7 +361,7 @@ fn a_length_takes_as_few_bytes_as_it_can() {
     for length in [100_001, 1 << 32, (1 << 63) - 1] {
         assert_eq!(refused(&announced(FIN | TEXT, length)), Err(Fault::TooBig), "{length}");
         // Also where no limit was set.
-        let unlimited = Frames::new(usize::MAX).take(&announced(FIN | TEXT, length));
+        let unlimited = Frames::new(usize::MAX).took(&announced(FIN | TEXT, length));
         assert!(matches!(unlimited, Ok(Taken::Part(11)) | Err(Fault::TooBig)), "{length}: {unlimited:?}");
     }
 }
@@ -347,48 +370,48 @@ fn a_length_takes_as_few_bytes_as_it_can() {
 fn what_is_forbidden_is_refused_by_its_first_bytes() {
     let begun = || {
         let mut frames = Frames::new(100);
-        assert!(frames.take(&frame(TEXT, b"x")).is_ok());
+        assert!(frames.took(&frame(TEXT, b"x")).is_ok());
         frames
     };
     let fresh = || Frames::new(100);
     let masked = |length: u8| MASKED | length;
     let reserved = [3, 4, 5, 6, 7, 0xB, 0xC, 0xD, 0xE, 0xF];
     for opcode in reserved {
-        assert_eq!(fresh().take(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
-        assert_eq!(begun().take(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
+        assert_eq!(fresh().took(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
+        assert_eq!(begun().took(&[FIN | opcode, masked(0)]), Err(Fault::Protocol), "{opcode}");
     }
     for bit in [0x10, 0x20, 0x40] {
         for opcode in [TEXT, BINARY, CLOSE, PING, PONG] {
-            assert_eq!(fresh().take(&[FIN | bit | opcode, masked(0)]), Err(Fault::Protocol), "{bit}");
+            assert_eq!(fresh().took(&[FIN | bit | opcode, masked(0)]), Err(Fault::Protocol), "{bit}");
         }
-        assert_eq!(begun().take(&[FIN | bit | CONTINUATION, masked(0)]), Err(Fault::Protocol), "{bit}");
+        assert_eq!(begun().took(&[FIN | bit | CONTINUATION, masked(0)]), Err(Fault::Protocol), "{bit}");
     }
     for opcode in [CLOSE, PING, PONG] {
         for mut frames in [fresh(), begun()] {
-            assert_eq!(frames.take(&[opcode, masked(0)]), Err(Fault::Protocol), "in pieces");
-            assert_eq!(frames.take(&[FIN | opcode, masked(126)]), Err(Fault::Protocol), "long");
-            assert_eq!(frames.take(&[FIN | opcode, masked(127)]), Err(Fault::Protocol), "longer");
-            assert_eq!(frames.take(&[FIN | opcode, 0]), Err(Fault::Protocol), "unmasked");
+            assert_eq!(frames.took(&[opcode, masked(0)]), Err(Fault::Protocol), "in pieces");
+            assert_eq!(frames.took(&[FIN | opcode, masked(126)]), Err(Fault::Protocol), "long");
+            assert_eq!(frames.took(&[FIN | opcode, masked(127)]), Err(Fault::Protocol), "longer");
+            assert_eq!(frames.took(&[FIN | opcode, 0]), Err(Fault::Protocol), "unmasked");
         }
     }
-    assert_eq!(fresh().take(&[FIN | TEXT, 5]), Err(Fault::Protocol), "unmasked");
+    assert_eq!(fresh().took(&[FIN | TEXT, 5]), Err(Fault::Protocol), "unmasked");
     for first in [CONTINUATION, FIN | CONTINUATION] {
-        assert_eq!(fresh().take(&[first, masked(0)]), Err(Fault::Protocol), "nothing to continue");
+        assert_eq!(fresh().took(&[first, masked(0)]), Err(Fault::Protocol), "nothing to continue");
     }
     for first in [TEXT, BINARY, FIN | TEXT, FIN | BINARY] {
-        assert_eq!(begun().take(&[first, masked(0)]), Err(Fault::Protocol), "in the middle of another");
+        assert_eq!(begun().took(&[first, masked(0)]), Err(Fault::Protocol), "in the middle of another");
     }
 }
 
 #[test]
 fn what_is_too_big_is_refused_by_its_header() {
     let header = [FIN | BINARY, MASKED | LENGTH_16, 0x01, 0x01];
-    assert_eq!(Frames::new(256).take(&header), Err(Fault::TooBig));
-    assert_eq!(Frames::new(257).take(&header), Ok(Taken::Part(5)));
+    assert_eq!(Frames::new(256).took(&header), Err(Fault::TooBig));
+    assert_eq!(Frames::new(257).took(&header), Ok(Taken::Part(5)));
 
     // In pieces it is no smaller and no larger.
     let pieces = |last: usize| [frame(TEXT, &[b'x'; 60]), frame(FIN, &vec![b'x'; last])].concat();
-    assert_eq!(heard_in(100, &pieces(40), 1_000), (vec![Message::Text("x".repeat(100))], None));
+    assert_eq!(heard_in(100, &pieces(40), 1_000), (vec![Message::Text("x".repeat(100).into())], None));
     assert_eq!(heard_in(100, &pieces(41), 1_000), (Vec::new(), Some(Fault::TooBig)));
     assert!(heard_in(100, &[frame(TEXT, b"x"), frame(FIN | PING, &[1; 125])].concat(), 9).1.is_none());
 
@@ -396,16 +419,16 @@ fn what_is_too_big_is_refused_by_its_header() {
     let empty = [frame(TEXT, b""), frame(CONTINUATION, b"").repeat(101)].concat();
     assert_eq!(heard_in(100, &empty, 1_000), (Vec::new(), Some(Fault::TooBig)));
     let single = [frame(TEXT, b"x"), frame(CONTINUATION, b"x").repeat(99), frame(FIN, b"")].concat();
-    assert_eq!(heard_in(100, &single, 1_000), (vec![Message::Text("x".repeat(100))], None));
+    assert_eq!(heard_in(100, &single, 1_000), (vec![Message::Text("x".repeat(100).into())], None));
 }
 
 #[test]
 fn a_close_says_why_in_a_way_that_may_be() {
-    let closed = |payload: &[u8]| Frames::new(100).take(&frame(FIN | CLOSE, payload));
+    let closed = |payload: &[u8]| Frames::new(100).took(&frame(FIN | CLOSE, payload));
     let with = |code: u16| code.to_be_bytes().to_vec();
-    assert_eq!(closed(b""), Ok(Taken::Frame(6, Some(Message::Close(Vec::new())))));
+    assert_eq!(closed(b""), Ok(Taken::Frame(6, Some(Message::Close(Cow::default())))));
     for code in [1000, 1001, 1007, 1014, 3000, 4999] {
-        assert_eq!(closed(&with(code)), Ok(Taken::Frame(8, Some(Message::Close(with(code))))));
+        assert_eq!(closed(&with(code)), Ok(Taken::Frame(8, Some(Message::Close(with(code).into())))));
     }
     for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000] {
         assert_eq!(closed(&with(code)), Err(Fault::Protocol), "{code}");
@@ -420,7 +443,7 @@ fn a_character_may_be_cut_by_the_pieces_of_a_message_but_not_broken() {
     let text = "ä€😀".as_bytes();
     for at in 0..=text.len() {
         let cut = [frame(TEXT, &text[..at]), frame(FIN, &text[at..])].concat();
-        assert_eq!(heard_in(9, &cut, 99), (vec![Message::Text("ä€😀".to_owned())], None), "cut at {at}");
+        assert_eq!(heard_in(9, &cut, 99), (vec![Message::Text("ä€😀".into())], None), "cut at {at}");
     }
     // Broken by the next piece, or by the end.
     for pieces in [[&text[..1], b"x"], [&text[..1], b""]] {
@@ -433,5 +456,5 @@ fn a_character_may_be_cut_by_the_pieces_of_a_message_but_not_broken() {
     }
     assert_eq!(heard_in(9, &frame(FIN | TEXT, &text[..1]), 99).1, Some(Fault::NotUtf8));
     // Bytes are not read as text.
-    assert_eq!(heard_in(9, &frame(FIN | BINARY, b"\xff"), 99).0, [Message::Binary(vec![0xff])]);
+    assert_eq!(heard_in(9, &frame(FIN | BINARY, b"\xff"), 99).0, [Message::Binary(vec![0xff].into())]);
 }

@@ -3,10 +3,19 @@
 use roomcast_protocol::Codec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use std::future::poll_fn;
+
 use super::*;
 use crate::{conn::fixture::pair, outbox::OutboxCaps};
 
 const ROOMY: OutboxCaps = OutboxCaps { bytes: usize::MAX, frames: usize::MAX };
+
+impl Reader {
+    /// The next message, kept.
+    async fn next(&mut self) -> Result<Message<'static>, End> {
+        poll_fn(|cx| self.poll_next(cx, |message| message.kept())).await
+    }
+}
 
 /// A frame under a key of zeros, which masks nothing.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -32,9 +41,9 @@ fn words() -> Vec<u8> {
 
 /// What is heard of them.
 async fn hear_words(reader: &mut Reader) {
-    assert_eq!(reader.next().await.unwrap(), Message::Ping(b"?".to_vec()));
-    assert_eq!(reader.next().await.unwrap(), Message::Text("gr\u{fc}n".to_owned()));
-    assert_eq!(reader.next().await.unwrap(), Message::Text("b".to_owned()));
+    assert_eq!(reader.next().await.unwrap(), Message::Ping(b"?".as_slice().into()));
+    assert_eq!(reader.next().await.unwrap(), Message::Text("gr\u{fc}n".into()));
+    assert_eq!(reader.next().await.unwrap(), Message::Text("b".into()));
 }
 
 #[tokio::test]
@@ -84,7 +93,7 @@ async fn many_frames_in_one_read_are_many_messages() {
     let bytes: Vec<u8> = (0..5_000).flat_map(|n| text(&n.to_string())).collect();
     let hear = async {
         for n in 0..5_000 {
-            assert_eq!(reader.next().await.unwrap(), Message::Text(n.to_string()));
+            assert_eq!(reader.next().await.unwrap(), Message::Text(n.to_string().into()));
         }
     };
     tokio::join!(async { far.write_all(&bytes).await.unwrap() }, hear);
@@ -98,8 +107,8 @@ async fn a_large_message_is_held_once_and_given_back() {
     // The beginning of another frame comes with its end: for that the large one's room is not kept.
     let bytes = [frame(0x82, &large), text("small")[..4].to_vec()].concat();
     let hear = async {
-        assert_eq!(reader.next().await.unwrap(), Message::Binary(large.clone()));
-        assert_eq!(reader.next().await.unwrap(), Message::Text("small".to_owned()));
+        assert_eq!(reader.next().await.unwrap(), Message::Binary(large.as_slice().into()));
+        assert_eq!(reader.next().await.unwrap(), Message::Text("small".into()));
     };
     let say = async {
         far.write_all(&bytes).await.unwrap();
@@ -117,7 +126,8 @@ async fn a_header_alone_is_not_believed_with_megabytes() {
     far.write_all(&frame(0x82, &vec![0; 1 << 20])[..20]).await.unwrap();
     // Polled until it has read them, and found that more is to come.
     while reader.rest.is_empty() {
-        let waits = poll_fn(|cx| Poll::Ready(reader.poll_next(cx).is_pending())).await;
+        let waits =
+            poll_fn(|cx| Poll::Ready(reader.poll_next(cx, |message| message.kept()).is_pending())).await;
         assert!(waits);
         tokio::task::yield_now().await;
     }
@@ -131,7 +141,7 @@ async fn a_ping_is_answered_with_its_own_words_and_a_close_with_its_code() {
     far.write_all(&[frame(0x89, &[b'p'; 125]), frame(0x88, b"\x03\xe9bye"), text("late")].concat())
         .await
         .unwrap();
-    assert_eq!(reader.next().await.unwrap(), Message::Ping(vec![b'p'; 125]));
+    assert_eq!(reader.next().await.unwrap(), Message::Ping(vec![b'p'; 125].into()));
     assert!(matches!(reader.next().await, Err(End::Gone)));
     // After the close nothing is heard.
     assert!(matches!(reader.next().await, Err(End::Gone)));
@@ -149,6 +159,6 @@ async fn a_client_that_goes_in_the_middle_of_a_frame_is_gone() {
     let mut reader = Reader::new(conn, b"", 1_000);
     far.write_all(&[text("whole"), text("half")[..7].to_vec()].concat()).await.unwrap();
     drop(far);
-    assert_eq!(reader.next().await.unwrap(), Message::Text("whole".to_owned()));
+    assert_eq!(reader.next().await.unwrap(), Message::Text("whole".into()));
     assert!(matches!(reader.next().await, Err(End::Gone)));
 }
