@@ -1,10 +1,15 @@
 //! The contract over a real Redis, and what only Redis can suffer.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use roomcast_counter::{Counter, CounterError};
-use roomcast_gateway::broker::{Broker, BrokerError, Control, Feed, PresenceUpdate, Publication, Range};
+use roomcast_gateway::broker::{
+    Broker, BrokerError, Claim, Control, Feed, PresenceUpdate, Publication, Range,
+};
 use roomcast_protocol::{Data, Epoch, Offset, Position};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -431,6 +436,42 @@ async fn the_users_of_a_large_room_are_counted_for_each_push() {
     let stats = world.server().command(&["INFO", "commandstats"]);
     assert!(!stats.contains("zunionstore"), "{stats}");
     assert_eq!(told(&b, &users(400, 1_200), Duration::ZERO).await, (1_600, 1_200, true));
+}
+
+/// Connections that come at once ask for their places together: none too many is let in, none too few, and what it costs
+/// Redis does not grow with them.
+#[tokio::test]
+async fn a_storm_asks_for_its_places_together_and_each_address_holds_its_cap() {
+    const CAP: u64 = 20;
+    let world = World::redis();
+    let World::Redis(server) = &world else { panic!("Redis it is") };
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    a.heartbeat().await;
+    b.heartbeat().await;
+    let enter = async |node: &Node, key: &Arc<str>| {
+        node.broker.hold_address(key);
+        let claim = node.broker.claim_address(key, CAP).await.unwrap();
+        if claim == Claim::Full {
+            node.broker.release_address(key);
+        }
+        claim == Claim::Admitted
+    };
+    let scripts = || {
+        let told = server.command(&["INFO", "commandstats"]);
+        let calls = told.split("cmdstat_evalsha:calls=").nth(1).expect("scripts were run");
+        calls.split(',').next().expect("a number").parse::<u64>().expect("a number")
+    };
+    let before = scripts();
+    let addresses: Vec<Arc<str>> = (0..40).map(|number| format!("ip/192.0.2.{number}").into()).collect();
+    let storm = addresses.iter().flat_map(|key| (0..15).flat_map(move |_| [(key, true), (key, false)]));
+    let storm: Vec<_> = storm.collect();
+    let entered = join_all(storm.iter().map(|(key, first)| enter(if *first { &a } else { &b }, key))).await;
+    let ran = scripts() - before;
+    for key in &addresses {
+        let let_in = storm.iter().zip(&entered).filter(|((of, _), entered)| of == &key && **entered).count();
+        assert_eq!(let_in as u64, CAP, "{key}");
+    }
+    assert!(ran < 40, "{} claims took {ran} scripts", storm.len());
 }
 
 #[tokio::test]

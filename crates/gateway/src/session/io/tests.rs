@@ -13,7 +13,7 @@ const ROOMY: OutboxCaps = OutboxCaps { bytes: usize::MAX, frames: usize::MAX };
 impl Reader {
     /// The next message, kept.
     async fn next(&mut self) -> Result<Message<'static>, End> {
-        poll_fn(|cx| self.poll_next(cx, |message| message.kept())).await
+        poll_fn(|cx| self.poll_next(cx, Message::kept)).await
     }
 }
 
@@ -126,8 +126,7 @@ async fn a_header_alone_is_not_believed_with_megabytes() {
     far.write_all(&frame(0x82, &vec![0; 1 << 20])[..20]).await.unwrap();
     // Polled until it has read them, and found that more is to come.
     while reader.rest.is_empty() {
-        let waits =
-            poll_fn(|cx| Poll::Ready(reader.poll_next(cx, |message| message.kept()).is_pending())).await;
+        let waits = poll_fn(|cx| Poll::Ready(reader.poll_next(cx, Message::kept).is_pending())).await;
         assert!(waits);
         tokio::task::yield_now().await;
     }
