@@ -54,6 +54,10 @@ chaos *args:
 compare *args:
     scripts/compare {{ args }}
 
+# a flame graph of a node while a command runs: just flame out.svg -- COMMAND
+flame *args:
+    scripts/flame {{ args }}
+
 # crowds that race over a cluster whose replies get lost: every scenario, fixed seeds and a random one
 race *args:
     scripts/race {{ args }}

@@ -13,8 +13,13 @@ const ROOMY: OutboxCaps = OutboxCaps { bytes: usize::MAX, frames: usize::MAX };
 impl Reader {
     /// The next message, kept.
     async fn next(&mut self) -> Result<Message<'static>, End> {
-        poll_fn(|cx| self.poll_next(cx, Message::kept)).await
+        poll_fn(|cx| self.poll_next(cx, kept)).await
     }
+}
+
+/// A function of every lifetime, which a method is not.
+fn kept(message: Message<'_>) -> Message<'static> {
+    message.kept()
 }
 
 /// A frame under a key of zeros, which masks nothing.
@@ -126,7 +131,7 @@ async fn a_header_alone_is_not_believed_with_megabytes() {
     far.write_all(&frame(0x82, &vec![0; 1 << 20])[..20]).await.unwrap();
     // Polled until it has read them, and found that more is to come.
     while reader.rest.is_empty() {
-        let waits = poll_fn(|cx| Poll::Ready(reader.poll_next(cx, Message::kept).is_pending())).await;
+        let waits = poll_fn(|cx| Poll::Ready(reader.poll_next(cx, kept).is_pending())).await;
         assert!(waits);
         tokio::task::yield_now().await;
     }
