@@ -10,7 +10,7 @@ use std::{
 use roomcast_core::breaker::BreakerState;
 use roomcast_gateway::{
     backend::{Backend, Repeat, Stores},
-    broker::{Broker, BrokerError, Feed},
+    broker::{Broker, BrokerError, Claim, Feed},
     config,
 };
 use roomcast_protocol::{ErrorCode, RoomName};
@@ -62,7 +62,12 @@ impl Cluster {
 
     /// The number of the server that owns the room's slot, as the servers say.
     pub(crate) fn owner(&self, room: &RoomName) -> usize {
-        let key = format!("rc:{{{room}}}:meta");
+        self.owner_of(room)
+    }
+
+    /// Where the keys with this hash tag are.
+    fn owner_of(&self, tag: impl std::fmt::Display) -> usize {
+        let key = format!("rc:{{{tag}}}:meta");
         let owns = |server: &RedisServer| {
             let answer = server.command(&["EXISTS", &key]);
             let role = server.command(&["ROLE"]);
@@ -179,6 +184,52 @@ async fn a_lost_master_costs_the_other_rooms_nothing_and_its_own_come_back() {
     eprintln!(
         "the lost master's rooms were back after {back:?}; the slowest answer meanwhile took {slowest:?}"
     );
+}
+
+/// Claims of addresses that it owns wait for it, one behind the other; those of others do not wait behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_master_holds_up_no_claims_of_the_others() {
+    let cluster = Cluster::start(0).await;
+    let node = cluster.node("a").await;
+    let all: Vec<Arc<str>> = (0..40).map(|number| format!("ip/10.0.0.{number}").into()).collect();
+    let home = cluster.owner(&room("nodes"));
+    let owner = |key: &Arc<str>| cluster.owner_of(format!("@{key}"));
+    let victim = all.iter().map(owner).find(|owner| *owner != home).unwrap();
+    let (lost, healthy): (Vec<_>, Vec<_>) = all.iter().cloned().partition(|key| owner(key) == victim);
+    let broker = &node.broker;
+    let claim = |key: &Arc<str>| {
+        let key = key.clone();
+        async move {
+            broker.hold_address(&key);
+            broker.claim_address(&key, 1_000).await
+        }
+    };
+    assert_eq!(claim(&healthy[0]).await.unwrap(), Claim::Admitted);
+    cluster.servers[victim].signal("STOP");
+    let begun = Instant::now();
+    // The second comes while the first is being written, and has to wait for that.
+    let stuck = futures_util::future::join_all([0, 10].map(|pause| {
+        let claimed = claim(&lost[0]);
+        async move {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            claimed.await
+        }
+    }));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut longest = Duration::ZERO;
+        for key in &healthy {
+            let begun = Instant::now();
+            assert_eq!(claim(key).await.unwrap(), Claim::Admitted);
+            longest = longest.max(begun.elapsed());
+        }
+        longest
+    };
+    let (stuck, longest) = tokio::join!(stuck, others);
+    assert!(stuck.iter().any(Result::is_err), "{stuck:?}");
+    let waited = begun.elapsed();
+    assert!(longest < waited / 4, "one of the others took {longest:?}, and the silent one {waited:?}");
+    cluster.servers[victim].signal("CONT");
 }
 
 /// Silent, not gone: its connections stand, so only the calls that time out tell.

@@ -117,9 +117,13 @@ impl Addresses {
     async fn tell_for_ever(&self) {
         let (batch, at_once) = self.batches();
         let mut writes = FuturesUnordered::new();
-        let (mut ask_at, mut tell_at) = (time::Instant::now(), None);
+        let (mut ask_at, mut tell_at, mut retry_at) = (time::Instant::now(), None, None);
         loop {
             let now = time::Instant::now();
+            if retry_at.is_some_and(|at| at <= now) {
+                retry_at = None;
+                self.desk().retry();
+            }
             let is_time = tell_at.is_some_and(|at| at <= now);
             if ask_at <= now || is_time {
                 while writes.len() < at_once {
@@ -139,10 +143,12 @@ impl Addresses {
             if tell_at.is_none() && is_untold {
                 tell_at = Some(now + GATHER);
             }
+            // Who asks may wait for a write about its own address, and whoever asks behind it must not.
+            let ask = is_asked.then(|| if ask_at > now { ask_at } else { now + PACE });
             // While no more can be begun, the end of a write is what is waited for.
-            let next = tell_at.into_iter().chain((is_asked && ask_at > now).then_some(ask_at)).min();
+            let next = tell_at.into_iter().chain(ask).filter(|_| is_free).chain(retry_at).min();
             let due = async {
-                match next.filter(|_| is_free) {
+                match next {
                     Some(at) => time::sleep_until(at).await,
                     None => std::future::pending().await,
                 }
@@ -151,7 +157,7 @@ impl Addresses {
                 Some(written) = writes.next() => {
                     if let Err(error) = written {
                         tracing::debug!(%error, "could not tell this node's connections per address");
-                        tell_at = Some(time::Instant::now() + RETRY);
+                        retry_at.get_or_insert(time::Instant::now() + RETRY);
                     }
                 }
                 () = self.bell.notified() => {}

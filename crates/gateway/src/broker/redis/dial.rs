@@ -25,7 +25,7 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Opens a connection for commands to this server. Cancel safe.
 pub(super) async fn dial(context: &Context, server: &Server) -> Result<Connection, Error> {
     let config = context.plan.data(server);
-    let opening = TcpStream::connect((&*server.host, server.port));
+    let opening = TcpStream::connect((host(server), server.port));
     let tcp = timeout(TCP_TIMEOUT, opening).await.map_err(|_| late("could be reached"))??;
     // What waits is gathered here already.
     tcp.set_nodelay(true)?;
@@ -47,8 +47,8 @@ async fn start(
     let command_timeout = plan.settings.command_timeout;
     let Some(tls) = &config.tls else { return Ok(Connection::start(tcp, command_timeout, tasks)) };
     let TlsConnector::Rustls(connector) = &tls.connector;
-    let name = server.tls_server_name.as_ref().unwrap_or(&server.host);
-    let name = ServerName::try_from(name.to_string())
+    let name = server.tls_server_name.as_deref().unwrap_or_else(|| host(server));
+    let name = ServerName::try_from(name.to_owned())
         .map_err(|error| Error::new(ErrorKind::Tls, format!("{server} has no name for TLS: {error}")))?;
     let stream =
         connector.connect(name, tcp).await.map_err(|error| Error::new(ErrorKind::Tls, error.to_string()))?;
@@ -62,13 +62,50 @@ async fn greet(config: &Config, commands: &Multiplexed) -> Result<(), Error> {
         let user = config.username.as_deref().unwrap_or("default");
         words.extend(["AUTH".into(), user.into(), password.as_str().into()]);
     }
-    commands.send::<Value>("HELLO", &words).await?;
+    commands.send::<Value>("HELLO", &words).await.map_err(without_words)?;
     if let Some(database) = config.database {
         commands.send::<Value>("SELECT", &[database.to_string().into()]).await?;
     }
     Ok(())
 }
 
+/// An address in version 6 stands in brackets in a URL, and nowhere else.
+fn host(server: &Server) -> &str {
+    let host = &*server.host;
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+/// A server that does not know HELLO quotes its words, and the password is one of them.
+fn without_words(error: Error) -> Error {
+    if error.details().starts_with("ERR") {
+        return Error::new(ErrorKind::Config, "the server refuses HELLO 3: Redis 6.0 or later is needed");
+    }
+    error
+}
+
 fn late(what: &str) -> Error {
     Error::new(ErrorKind::Timeout, format!("it took too long until the server {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_version_6_goes_without_its_brackets() {
+        for (written, meant) in
+            [("[::1]", "::1"), ("::1", "::1"), ("redis.example", "redis.example"), ("10.0.0.1", "10.0.0.1")]
+        {
+            assert_eq!(host(&Server::new(written, 6379)), meant);
+        }
+    }
+
+    #[test]
+    fn a_password_that_the_server_quotes_is_not_told() {
+        let quoted = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'secret'";
+        let error = without_words(Error::new(ErrorKind::Unknown, quoted));
+        assert!(!error.to_string().contains("secret"), "{error}");
+        let wrong = without_words(Error::new(ErrorKind::Auth, "WRONGPASS invalid username-password pair"));
+        assert!(wrong.to_string().contains("WRONGPASS"), "{wrong}");
+    }
 }

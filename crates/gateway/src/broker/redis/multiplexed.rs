@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -64,12 +64,18 @@ struct Lines {
     closed: Option<String>,
 }
 
-#[derive(Debug)]
 struct Unsent {
     bytes: Bytes,
     /// Commands in these bytes whose answers nobody wants, before the one whose answer is wanted.
     before: usize,
     asker: oneshot::Sender<Answer>,
+}
+
+impl fmt::Debug for Unsent {
+    /// Without the command: it may hold what is nobody's business, and once a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unsent").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -253,6 +259,9 @@ async fn read(mut from: impl AsyncRead + Unpin, desk: &Desk) -> Result<(), Error
         };
         desk.answer(&mut frames)?;
         read?;
+        if buffer.is_empty() && buffer.capacity() > MAX_KEPT {
+            buffer = BytesMut::new();
+        }
     }
 }
 

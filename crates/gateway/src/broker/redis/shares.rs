@@ -18,6 +18,8 @@ pub(super) struct Desk {
     shares: HashMap<Arc<str>, Share>,
     questions: VecDeque<Question>,
     untold: HashSet<Arc<str>>,
+    /// What could not be told, and waits for [`Desk::retry`]: it must not stand before what can be told.
+    failed: HashSet<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,14 @@ impl Desk {
             let _told = asker.send(verdict);
         }
         self.settle(&key);
+        if granted.is_err() && self.untold.remove(&key) {
+            self.failed.insert(key);
+        }
+    }
+
+    /// What could not be told is to be told.
+    pub(super) fn retry(&mut self) {
+        self.untold.extend(self.failed.drain());
     }
 
     /// Where nothing is under way: what Redis knows already is forgotten, the rest is to be told.
@@ -299,7 +309,27 @@ mod tests {
         let entry = one(desk.begin(10, false));
         desk.end(entry, &Err(BrokerError::Busy));
         assert!(matches!(verdict.try_recv().unwrap(), Err(BrokerError::Busy)));
+        assert!(desk.begin(10, true).is_empty(), "not at once");
+        desk.retry();
         assert_eq!(written(&desk.begin(10, true)), [(1, 0)]);
+    }
+
+    #[test]
+    fn what_can_not_be_told_does_not_stand_before_what_can() {
+        let now = Instant::now();
+        let mut desk = Desk::default();
+        let (bad, good) = (Arc::from("ip/1"), Arc::from("ip/2"));
+        desk.hold(&bad, now);
+        desk.renew(now, now, false);
+        let entry = one(desk.begin(1, true));
+        desk.end(entry, &Err(BrokerError::Busy));
+        desk.hold(&good, now);
+        desk.renew(now, now, false);
+        desk.untold.remove(&bad);
+        assert_eq!(one(desk.begin(1, true)).key, good);
+        assert_eq!(desk.waiting(), (false, false));
+        desk.retry();
+        assert_eq!(one(desk.begin(1, true)).key, bad);
     }
 
     #[test]
