@@ -16,8 +16,8 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<Value, Error>> + Send + 'a>
 /// The way to the servers.
 pub trait Route: Send + Sync {
     /// Sends one command to the server that owns the slot, at most once, and waits for its answer as long as is set.
-    /// While that server is away it fails at once, of the kind
-    /// [`ErrorKind::Routing`]: nothing was sent.
+    /// While that server is away it fails at once. An error of the kind [`ErrorKind::Routing`] says that nothing was
+    /// sent; any other leaves that open.
     fn send<'a>(&'a self, name: &'static str, slot: u16, words: &'a [Value]) -> Answer<'a>;
 
     /// Whether the servers are a cluster, so that a script reaches one slot only.
@@ -30,7 +30,8 @@ pub trait Route: Send + Sync {
     }
 }
 
-/// A client of its own, for tools and tests. Give it a default command timeout: none is set here.
+/// A client of its own, for tools and tests. Give it a default command timeout: none is set here. It fails with fred's
+/// own errors, which do not tell what was never sent ([`ErrorKind::Canceled`] while it is not connected).
 impl Route for Client {
     fn send<'a>(&'a self, name: &'static str, slot: u16, words: &'a [Value]) -> Answer<'a> {
         let options = Options { fail_fast: true, max_attempts: Some(1), ..Options::default() };

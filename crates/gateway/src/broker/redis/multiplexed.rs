@@ -288,6 +288,12 @@ mod tests {
         commands.send("ECHO", &[word.into()]).await
     }
 
+    /// Asks, and goes on meanwhile.
+    fn asked(commands: &Multiplexed, word: &'static str) -> JoinHandle<Result<String, Error>> {
+        let commands = commands.clone();
+        TaskTracker::new().spawn(async move { ping(&commands, word).await })
+    }
+
     fn echo(word: &str) -> String {
         format!("*2\r\n$4\r\nECHO\r\n${}\r\n{word}\r\n", word.len())
     }
@@ -396,10 +402,7 @@ mod tests {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let connection = Connection::start(ours, TIMEOUT, &TaskTracker::new());
         let commands = connection.commands();
-        let ask = |word: &'static str| {
-            let commands = commands.clone();
-            TaskTracker::new().spawn(async move { ping(&commands, word).await })
-        };
+        let ask = |word| asked(commands, word);
         // The first fills the pipe; the second waits behind it until nobody wants it any more.
         let first = ask("first");
         settle().await;
@@ -418,10 +421,7 @@ mod tests {
         let (ours, theirs) = tokio::io::duplex(8);
         let mut connection = Connection::start(ours, TIMEOUT, &TaskTracker::new());
         let commands = connection.commands().clone();
-        let ask = |word: &'static str| {
-            let commands = commands.clone();
-            TaskTracker::new().spawn(async move { ping(&commands, word).await })
-        };
+        let ask = |word| asked(&commands, word);
         let sent = ask("sent");
         settle().await;
         let unsent = ask("unsent");
@@ -437,7 +437,7 @@ mod tests {
     async fn giving_a_connection_up_ends_what_is_under_way_at_once() {
         let (connection, _theirs) = pair();
         let commands = connection.commands().clone();
-        let under_way = TaskTracker::new().spawn(async move { ping(&commands, "x").await });
+        let under_way = asked(&commands, "x");
         settle().await;
         drop(connection);
         assert!(matches!(under_way.await.unwrap().unwrap_err().kind(), ErrorKind::IO | ErrorKind::Routing));
