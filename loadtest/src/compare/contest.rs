@@ -21,6 +21,8 @@ const TIDY: Duration = Duration::from_millis(3);
 
 /// A server may close a connection that was quiet for some seconds, and a request into a closed one is lost.
 const KEPT: Duration = Duration::from_secs(2);
+/// The end of a line, and an empty chunk.
+const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 /// Connections that publish.
 const PUBLISHERS: usize = 8;
 
@@ -281,10 +283,16 @@ impl Api {
     }
 }
 
-/// Where the first answer in `bytes` ends, once it is there.
+/// Where the first answer in `bytes` ends, once it is there. A body in chunks ends with an empty one; JSON on one line
+/// holds nothing that looks like it.
 fn whole(bytes: &[u8]) -> anyhow::Result<Option<usize>> {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
+    if head.lines().any(|line| line == "transfer-encoding: chunked") {
+        return Ok(
+            memchr::memmem::find(&bytes[end + 2..], LAST_CHUNK).map(|at| end + 2 + at + LAST_CHUNK.len())
+        );
+    }
     let length: usize = head
         .lines()
         .find_map(|line| line.strip_prefix("content-length:"))
@@ -309,6 +317,12 @@ mod tests {
         assert_eq!(whole(&answer[..answer.len() - 9]).unwrap(), None);
         assert_eq!(whole(answer).unwrap(), Some(answer.len() - 8));
         assert!(whole(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
+
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nHTTP/1.1";
+        assert_eq!(whole(&chunked[..chunked.len() - 9]).unwrap(), None);
+        assert_eq!(whole(chunked).unwrap(), Some(chunked.len() - 8));
+        let empty = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        assert_eq!(whole(empty).unwrap(), Some(empty.len()));
     }
 
     #[test]

@@ -131,8 +131,7 @@ impl Peer {
             Self::Centrifugo => {
                 let file = places.built.join("bin/centrifugo");
                 if file.is_file() { Some(file) } else { find("centrifugo") }.context(
-                    "no centrifugo on the path: install version 6, or where Go is, \
-                     GOBIN=…/bin go install github.com/centrifugal/centrifugo/v6@latest",
+                    "no centrifugo on the path: install version 6, or let scripts/compare build it, where Go is",
                 )
             }
         }
