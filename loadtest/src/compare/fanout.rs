@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::{
     Bench,
-    contest::Contestant,
+    contest::{Contestant, QUICK_ACKS},
     peer::{Peer, Running},
     result::Case,
     wire,
@@ -65,7 +65,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             let mut contestants = enter(bench, &group, 1, subscribers).await?;
             for (load, case) in loads.iter().zip(&mut cases) {
                 let data = wire::data(load.bytes, 0);
-                rounds(bench, &mut contestants, case, turn, |contestant| {
+                rounds(bench, &mut contestants, case, turn, QUICK_ACKS, |contestant| {
                     contestant.burst(load.queued, &data)
                 })?;
             }
@@ -94,7 +94,7 @@ pub(super) async fn many_rooms(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         if let Ok(groups) = bench.groups(rooms * members + 2) {
             for group in groups {
                 let mut contestants = enter(bench, &group, rooms, members).await?;
-                rounds(bench, &mut contestants, &mut case, turn, burst)?;
+                rounds(bench, &mut contestants, &mut case, turn, 0, burst)?;
                 turn += bench.rounds;
             }
         } else {
@@ -163,12 +163,13 @@ async fn rounds_apart(
     Ok(())
 }
 
-/// Alternating rounds, and nothing lost in any of them.
+/// Alternating rounds, each after so many bursts to warm up, and nothing lost in any of them.
 pub(super) fn rounds(
     bench: &Bench,
     contestants: &mut [Contestant],
     case: &mut Case,
     first: usize,
+    warm_up: usize,
     mut burst: impl FnMut(&mut Contestant) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let bar = report::bar("rounds", (contestants.len() * (bench.rounds + 1)) as u64);
@@ -182,8 +183,9 @@ pub(super) fn rounds(
             }
             let contestant = &mut contestants[index];
             let name = contestant.peer().name();
-            let spent = contestant
-                .round(bench.round_time, &mut burst)
+            let spent = (0..warm_up)
+                .try_for_each(|_| burst(contestant))
+                .and_then(|()| contestant.round(bench.round_time, &mut burst))
                 .with_context(|| format!("{name}, {}", case.name))?;
             bar.inc(1);
             // The first warms up: caches, branch predictors, and whoever compiles while it runs.

@@ -1,14 +1,18 @@
 //! The same room on one node and on two: what a delivery costs all nodes and their Redis together.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 
 use super::{
     Bench,
-    contest::Contestant,
+    contest::{Contestant, QUICK_ACKS},
     peer::{Peer, Running},
     result::Case,
+    swarm::NAP,
     wire,
 };
 use crate::report;
@@ -55,11 +59,12 @@ impl Side {
         let deadline = Instant::now() + PATIENCE;
         while self.deliveries() < wanted {
             ensure!(Instant::now() < deadline, "{}: a delivery is missing", self.name);
-            // Each has an epoll of its own; whoever has something is served within this time.
-            let wait =
-                if self.nodes.len() == 1 { Duration::from_millis(100) } else { Duration::from_micros(50) };
+            let before = self.deliveries();
             for node in &mut self.nodes {
-                node.turn(wait, |_, _| {})?;
+                node.turn(Duration::ZERO, |_, _| {})?;
+            }
+            if self.deliveries() == before {
+                thread::sleep(NAP);
             }
         }
         for node in &mut self.nodes {
@@ -69,6 +74,9 @@ impl Side {
     }
 
     fn round(&mut self, time: Duration, queued: usize, data: &str) -> anyhow::Result<f64> {
+        for _ in 0..QUICK_ACKS {
+            self.burst(queued, data)?;
+        }
         let (cpu, before) = (self.cpu()?, self.deliveries());
         let began = Instant::now();
         loop {
@@ -77,7 +85,7 @@ impl Side {
                 break;
             }
         }
-        std::thread::sleep(Duration::from_millis(3));
+        thread::sleep(Duration::from_millis(3));
         let count = usize::try_from(self.deliveries() - before).context("deliveries")?;
         Ok(super::handshake::each(self.cpu()? - cpu, count))
     }

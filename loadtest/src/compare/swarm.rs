@@ -22,7 +22,7 @@ const ABREAST: usize = 64;
 /// How long a server may take for one step of a connection's beginning.
 const STEP_WAIT: Duration = Duration::from_secs(20);
 /// Between two looks at connections on which nothing had come.
-const NAP: Duration = Duration::from_micros(200);
+pub(super) const NAP: Duration = Duration::from_micros(200);
 /// What is read in one call.
 const SCRATCH: usize = 256 * 1024;
 /// Source addresses, so that no pair of addresses runs out of ports.
