@@ -62,14 +62,23 @@ pub enum Order {
     Close(CloseCode),
 }
 
-/// One socket. There are very many of them: what few ever need is boxed.
+/// One socket. There are very many of them: what few ever need is boxed, and what the flusher looks at stands together at
+/// the front, because it comes from memory anew for each of them (`repr(C)` keeps it there).
+#[repr(C)]
 pub struct Conn {
-    /// The session's public id.
-    pub id: Id,
-    /// The client's address.
-    pub ip: IpAddr,
+    /// What waits; none where nothing does.
+    outbox: RefCell<Option<Box<Outbox>>>,
+    stream: TcpStream,
     /// How it speaks; the state of the session's own decoder is not here.
     pub codec: Codec,
+    /// Takes no more frames: it ends, or it is too slow.
+    cut: Cell<bool>,
+    closed: Cell<bool>,
+    close: Cell<Option<CloseCode>>,
+    /// The client's address.
+    pub ip: IpAddr,
+    /// The session's public id.
+    pub id: Id,
     /// Who it is, once known: for good.
     pub user: OnceCell<Arc<str>>,
     /// The rooms it sits in.
@@ -78,17 +87,10 @@ pub struct Conn {
     pub expires: Cell<Option<Instant>>,
     /// Its place in the hub's list.
     pub listed_at: Cell<Option<usize>>,
-    stream: TcpStream,
-    /// What waits; none where nothing does.
-    outbox: RefCell<Option<Box<Outbox>>>,
     caps: Rc<OutboxCaps>,
     rare: RefCell<Option<Box<Rare>>>,
-    close: Cell<Option<CloseCode>>,
     /// Bytes that left the outbox: a slow link that moves is not a dead one.
     drained: Cell<u64>,
-    /// Takes no more frames: it ends, or it is too slow.
-    cut: Cell<bool>,
-    closed: Cell<bool>,
     waker: Cell<Option<Waker>>,
     /// What the metrics were told of the bytes that wait.
     told: Cell<usize>,
@@ -202,7 +204,7 @@ impl Conn {
             self.queue(item);
             return;
         }
-        match self.stream.try_write(&bytes) {
+        match self.write(&bytes) {
             Ok(written) if written == bytes.len() => {}
             Ok(written) => self.rest(bytes.slice(written..), item.cause),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.queue(item),
@@ -221,7 +223,7 @@ impl Conn {
             return;
         }
         let written = if self.is_drained() {
-            match self.stream.try_write(block) {
+            match self.write(block) {
                 Ok(written) if written == block.len() => return,
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
@@ -242,6 +244,16 @@ impl Conn {
             if self.cut.get() {
                 return;
             }
+        }
+    }
+
+    /// Writes as much as the socket takes now. The kernel is asked first, and tokio only where that would block: what tokio
+    /// knows of a socket stands somewhere else in memory.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match SockRef::from(&self.stream).send(bytes) {
+            // So that it waits for the socket from here on.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.try_write(bytes),
+            written => written,
         }
     }
 
