@@ -21,8 +21,11 @@ const TIDY: Duration = Duration::from_millis(3);
 
 /// A server may close a connection that was quiet for some seconds, and a request into a closed one is lost.
 const KEPT: Duration = Duration::from_secs(2);
-/// So many segments are acknowledged at once after a pause of more than 200 ms (`TCP_MAX_QUICKACKS` in Linux), which costs
-/// the sender more on loopback. Who is measured without pauses sends as many before.
+/// What comes to a socket after a longer pause is acknowledged at once (Linux takes its shortest retransmission timeout for
+/// a measure), which costs the sender more on loopback.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+/// So many segments are acknowledged at once from there on (`TCP_MAX_QUICKACKS`). Who is measured without pauses sends as
+/// many before.
 pub(super) const QUICK_ACKS: usize = 16;
 /// The end of a line, and an empty chunk.
 const LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 
 use super::{
     Bench,
-    contest::{Contestant, QUICK_ACKS},
+    contest::{Contestant, PAUSE, QUICK_ACKS},
     peer::{Peer, Running},
     result::Case,
     wire,
@@ -163,6 +163,22 @@ async fn rounds_apart(
     Ok(())
 }
 
+/// Up to so many bursts. Who needs longer than `PAUSE` for one has a pause before each.
+fn warm(
+    contestant: &mut Contestant,
+    bursts: usize,
+    burst: &mut impl FnMut(&mut Contestant) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    for _ in 0..bursts {
+        let began = Instant::now();
+        burst(contestant)?;
+        if began.elapsed() > PAUSE {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Alternating rounds, each after so many bursts to warm up, and nothing lost in any of them.
 pub(super) fn rounds(
     bench: &Bench,
@@ -183,8 +199,7 @@ pub(super) fn rounds(
             }
             let contestant = &mut contestants[index];
             let name = contestant.peer().name();
-            let spent = (0..warm_up)
-                .try_for_each(|_| burst(contestant))
+            let spent = warm(contestant, warm_up, &mut burst)
                 .and_then(|()| contestant.round(bench.round_time, &mut burst))
                 .with_context(|| format!("{name}, {}", case.name))?;
             bar.inc(1);
