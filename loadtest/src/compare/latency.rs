@@ -52,8 +52,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         let bar = report::bar("latency", ((rounds + 1) * contestants.len()) as u64);
         for round in 0..=rounds {
             let mut ended = Vec::new();
-            for contestant in &mut contestants {
-                let peer = contestant.peer();
+            for index in 0..contestants.len() {
+                let peer = contestants[index].peer();
                 let gentle = format!("{GENTLE} events/s × {subscribers}");
                 let mut loads = vec![(gentle, GENTLE)];
                 loads.extend(
@@ -66,7 +66,12 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     if !bench.wants(&load) {
                         continue;
                     }
-                    let outcome = match offer::offer(contestant, rate, time, BYTES) {
+                    // Who waits for its turn still answers the pings of its server.
+                    attend(&mut contestants, &mut ended)?;
+                    if ended.contains(&peer) {
+                        break;
+                    }
+                    let outcome = match offer::offer(&mut contestants[index], rate, time, BYTES) {
                         Ok(outcome) => outcome,
                         Err(error) if peer == Peer::Roomcast => return Err(error.context(peer.name())),
                         Err(error) => {
@@ -88,19 +93,28 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 }
                 bar.inc(1);
             }
-            for contestant in &mut contestants {
-                if let Err(error) = contestant.idle() {
-                    ensure!(contestant.peer() != Peer::Roomcast, "roomcast: {error:#}");
-                    bar.suspend(|| eprintln!("{}: left out: {error:#}", contestant.peer().name()));
-                    ended.push(contestant.peer());
-                }
-            }
+            attend(&mut contestants, &mut ended)?;
             contestants.retain(|contestant| !ended.contains(&contestant.peer()));
         }
         bar.finish_and_clear();
         turn += rounds;
     }
     Ok(cases.list)
+}
+
+/// Takes what came by itself. A peer that has ended its connections takes part no more, and roomcast has failed.
+fn attend(contestants: &mut [Contestant], ended: &mut Vec<Peer>) -> anyhow::Result<()> {
+    for contestant in contestants {
+        let peer = contestant.peer();
+        if !ended.contains(&peer)
+            && let Err(error) = contestant.idle()
+        {
+            ensure!(peer != Peer::Roomcast, "roomcast: {error:#}");
+            eprintln!("{}: left out: {error:#}", peer.name());
+            ended.push(peer);
+        }
+    }
+    Ok(())
 }
 
 #[derive(Default)]
