@@ -204,6 +204,8 @@ async fn comments_wait_in_one_queue_for_all_rooms_and_every_moderator_hears_what
     let mut guest = Client::guest(b.public, Speak::Json).await;
     for (room, text) in [(ROOM, " first "), ("event:other", "<b>second</b>")] {
         guest.ok(json!({ "op": "comment", "room": room, "target": "p", "text": text })).await;
+        // Times are told in milliseconds: what two rooms store within one is in no order.
+        sleep(Duration::from_millis(2)).await;
     }
     let pending = told(&mut ada, "pending").await;
     assert_eq!(
