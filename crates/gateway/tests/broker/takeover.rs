@@ -156,3 +156,44 @@ async fn counters_that_went_back_are_told_again_under_higher_versions() {
     };
     a.until(is_next).await;
 }
+
+/// Nothing is left of a counter, and the node that tells so has missed its last changes: others have seen them.
+#[tokio::test]
+async fn a_counter_that_is_gone_is_told_above_what_others_have_seen_of_it() {
+    let mut server = RedisServer::start(&[]);
+    let proxy = Proxy::to(server.port);
+    let mut a = node(&proxy.url(), "a").await;
+    let wall = room("event:wall");
+    let count = async |url: String| {
+        let redis = connect(&url, "back-end").await.unwrap();
+        let mode = redis.publish_mode();
+        let counter =
+            Counter::Redis(roomcast_counter::Redis::with(redis.servers(), "rc", Limits::default(), mode));
+        let op = Op::Count { target: "new".to_owned(), counter: "view".to_owned(), by: 1, key: None };
+        let history = History { size: 10, ttl: Duration::from_secs(60) };
+        let epoch_candidate = "0123456789abcdef".to_owned();
+        let command =
+            Command { room: wall.to_string(), user: "ann".to_owned(), history, epoch_candidate, op };
+        counter.apply(command).await.unwrap();
+        counter.counters(wall.as_str(), None).await.unwrap()[0].version
+    };
+    a.broker.subscribe(&wall).await.unwrap();
+    count(server.url()).await;
+    a.until(|item| matches!(item, Feed::Delivery(_, Delivery::Count(_)))).await;
+    proxy.close();
+    a.until_health(|health| !health.usable).await;
+    let seen_by_others = count(server.url()).await;
+    server.kill();
+    server.restart();
+    let mut b = node(&server.url(), "b").await;
+    b.broker.subscribe(&wall).await.unwrap();
+    proxy.open();
+    let Feed::Delivery(_, Delivery::Count(gone)) =
+        b.until(|item| matches!(item, Feed::Delivery(_, Delivery::Count(_)))).await
+    else {
+        panic!("no count")
+    };
+    assert_eq!(gone.value, 0);
+    assert!(gone.version > seen_by_others, "{} after {seen_by_others}", gone.version);
+    assert!(count(server.url()).await > gone.version, "who counts from here on is believed");
+}

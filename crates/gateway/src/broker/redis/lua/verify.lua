@@ -47,8 +47,9 @@ local function count_anew()
     renew(target, packed)
   end
   if not own_counter then
-    -- The lost count was its first: nothing is left of it.
-    count_publish(channel, int_text(tonumber(highest) + 1), target, counter, '0')
+    -- The lost count was its first: nothing is left of it. Others may have seen later ones than this node, and those
+    -- followed the clock too; whoever counts from here on gets a version above this one.
+    count_publish(channel, int_text(math.max(tonumber(highest) + 1, now_ms() - 1)), target, counter, '0')
   end
 end
 
