@@ -3,7 +3,7 @@
 // opened it, or near to it where that is gone or cannot be pressed any more.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { holdFocus } from "../shared/dom";
 import { words } from "./link";
 
@@ -20,7 +20,8 @@ export function Confirm({ title, action, children, run, close }: Props) {
   const [busy, setBusy] = useState(false);
   const [failed, setFailed] = useState("");
   const told = useRef<string>();
-  useEffect(() => {
+  // Open before the click that asked has returned: a key pressed right after it belongs to the question already.
+  useLayoutEffect(() => {
     const giveBack = holdFocus();
     dialog.current!.showModal();
     return giveBack;

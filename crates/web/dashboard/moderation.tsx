@@ -16,8 +16,8 @@ export function Moderation({ link }: { link: Link }) {
   const picked = () => list.current!.querySelector<HTMLElement>("[aria-current=true]");
   // The card under the hands is gone: the list has the focus now, and gives it on to the next card.
   useLayoutEffect(() => { if (document.activeElement === list.current) picked()?.focus(); });
-  // The eye follows the pick only while the hands are here.
-  useEffect(() => { if (list.current!.contains(document.activeElement)) picked()?.focus(); }, [desk.picked]);
+  // The eye follows the pick only while the hands are here, and not from a button of the picked card to the card.
+  useEffect(() => { if (list.current!.contains(document.activeElement) && !picked()?.contains(document.activeElement)) picked()?.focus(); }, [desk.picked]);
 
   const onKey = (event: KeyboardEvent) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
