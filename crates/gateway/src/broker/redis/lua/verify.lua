@@ -48,8 +48,14 @@ local function count_anew()
   end
   if not own_counter then
     -- The lost count was its first: nothing is left of it. Others may have seen later ones than this node, and those
-    -- followed the clock too; whoever counts from here on gets a version above this one.
-    count_publish(channel, int_text(math.max(tonumber(highest) + 1, now_ms() - 1)), target, counter, '0')
+    -- followed the clock too. It is kept with its version, as many counts a second have versions that outrun the clock:
+    -- who counts from here on has to get a higher one.
+    local others = redis.call('HGET', COUNTS, target) or ''
+    redis.call('HSET', COUNTS, target, others .. counter .. ' 0 ' .. later .. ';')
+    if redis.call('PTTL', COUNTS) < 0 then
+      redis.call('PEXPIRE', COUNTS, keep_ms)
+    end
+    count_publish(channel, later, target, counter, '0')
   end
 end
 
