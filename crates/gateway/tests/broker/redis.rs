@@ -438,6 +438,13 @@ async fn the_users_of_a_large_room_are_counted_for_each_push() {
     assert_eq!(told(&b, &users(400, 1_200), Duration::ZERO).await, (1_600, 1_200, true));
 }
 
+/// Scripts that a server has run by their hash.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let told = server.command(&["INFO", "commandstats"]);
+    let calls = told.split("cmdstat_evalsha:calls=").nth(1).expect("scripts were run");
+    calls.split(',').next().expect("a number").parse().expect("a number")
+}
+
 /// Connections that come at once ask for their places together: none too many is let in, none too few, and what it costs
 /// Redis does not grow with them.
 #[tokio::test]
@@ -456,22 +463,62 @@ async fn a_storm_asks_for_its_places_together_and_each_address_holds_its_cap() {
         }
         claim == Claim::Admitted
     };
-    let scripts = || {
-        let told = server.command(&["INFO", "commandstats"]);
-        let calls = told.split("cmdstat_evalsha:calls=").nth(1).expect("scripts were run");
-        calls.split(',').next().expect("a number").parse::<u64>().expect("a number")
-    };
-    let before = scripts();
+    let before = scripts_run(server);
     let addresses: Vec<Arc<str>> = (0..40).map(|number| format!("ip/192.0.2.{number}").into()).collect();
     let storm = addresses.iter().flat_map(|key| (0..15).flat_map(move |_| [(key, true), (key, false)]));
     let storm: Vec<_> = storm.collect();
     let entered = join_all(storm.iter().map(|(key, first)| enter(if *first { &a } else { &b }, key))).await;
-    let ran = scripts() - before;
+    let ran = scripts_run(server) - before;
     for key in &addresses {
         let let_in = storm.iter().zip(&entered).filter(|((of, _), entered)| of == &key && **entered).count();
         assert_eq!(let_in as u64, CAP, "{key}");
     }
     assert!(ran < 40, "{} claims took {ran} scripts", storm.len());
+}
+
+/// Of an address from which many come each node keeps some places in reserve, where the cap is far: whoever comes next
+/// costs Redis nothing. The reserve counts as held, so the cap is never passed, and it goes back with the next heartbeat.
+#[tokio::test]
+async fn a_crowd_behind_one_address_has_places_in_reserve_while_its_cap_is_far() {
+    const CAP: u64 = 400;
+    let world = World::redis();
+    let World::Redis(server) = &world else { panic!("Redis it is") };
+    let (a, b) = (world.node("a").await, world.node("b").await);
+    a.heartbeat().await;
+    b.heartbeat().await;
+    let key: Arc<str> = "ip/192.0.2.1".into();
+    let enter = async |node: &Node| {
+        node.broker.hold_address(&key);
+        let claim = node.broker.claim_address(&key, CAP).await.unwrap();
+        if claim == Claim::Full {
+            node.broker.release_address(&key);
+        }
+        claim == Claim::Admitted
+    };
+    let before = scripts_run(server);
+    for _ in 0..100 {
+        assert!(enter(&a).await);
+    }
+    let ran = scripts_run(server) - before;
+    assert!(ran <= 16, "100 in a row took {ran} scripts");
+    // The other node is refused what is in reserve, and gets it once it has been given back.
+    let mut others = 0;
+    while enter(&b).await {
+        others += 1;
+    }
+    assert!((CAP / 2..=CAP - 100).contains(&others), "{others} beside 100");
+    a.heartbeat().await;
+    let all = async {
+        while others < CAP - 100 {
+            if enter(&b).await {
+                others += 1;
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), all).await.expect("the reserve comes free");
+    assert!(!enter(&a).await && !enter(&b).await, "and no more than the cap");
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //! up the shares of the live ones. Nothing shared is counted up or down, so nothing drifts when a node dies.
 //!
 //! One task asks and tells. A claim that comes alone is asked for at once; in a storm those of a millisecond go
-//! together. What a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in one
+//! together. Where the cap is far, a place is not given back before the next heartbeat, so that whoever comes next from
+//! that address has it without a question; and of an address from which many come, more are kept in reserve. What a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in one
 //! go. Nothing here decides what holds while Redis is away.
 
 use std::{
@@ -22,10 +23,11 @@ use super::{
     commands::Commands,
     fault::Effect,
     keys::Keys,
+    log::{millis, number},
     nodes::Nodes,
     nonsense,
     scripts::Scripts,
-    shares::{Desk, Entry},
+    shares::{Desk, Entry, Granted},
 };
 use crate::broker::{BrokerError, Claim};
 
@@ -93,6 +95,9 @@ impl Addresses {
     pub(super) async fn claim(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
         let verdict = {
             let mut desk = self.desk();
+            if desk.has_place(key) {
+                return Ok(Claim::Admitted);
+            }
             let (was_asked, _) = desk.waiting();
             let verdict = desk.ask(key, cap);
             self.ring(was_asked, desk.waiting().0);
@@ -181,8 +186,10 @@ impl Addresses {
         self.bell.notify_one();
     }
 
-    /// At a clean stop: tells what has ended since.
+    /// At a clean stop: tells what has ended since, and what was in reserve.
     pub(super) async fn leave(&self) {
+        self.desk().retry();
+        self.renew();
         let (batch, at_once) = self.batches();
         loop {
             let writes: Vec<_> = std::iter::repeat_with(|| self.desk().begin(batch, true))
@@ -216,13 +223,13 @@ impl Addresses {
         }
     }
 
-    /// How many of those who ask fit, of each entry.
-    async fn ask(&self, entries: &[Entry]) -> Result<Vec<u64>, BrokerError> {
+    /// How many of those who ask fit, of each entry, and what is in reserve behind them.
+    async fn ask(&self, entries: &[Entry]) -> Result<Vec<Granted>, BrokerError> {
         let names = entries.iter().map(|entry| self.keys.shares(&entry.key)).collect();
-        let mut args: Vec<Value> =
-            vec![self.node.as_str().into(), self.share_ttl.as_millis().to_string().into()];
+        let mut args: Vec<Value> = vec![self.node.as_str().into(), millis(self.share_ttl)];
         for entry in entries {
-            args.extend([entry.settled, entry.asking(), entry.cap].map(|number| number.to_string().into()));
+            let numbers = [entry.settled, entry.asking(), entry.cap, entry.reserve()];
+            args.extend(numbers.map(number));
         }
         if entries.iter().any(|entry| entry.asking() > 0) {
             args.extend(self.nodes.live().into_iter().map(Value::from));
@@ -230,7 +237,13 @@ impl Addresses {
         // Told again it is the same: a share is replaced, not added to.
         let granted: Vec<u64> =
             self.commands.run(&self.scripts.claim_addresses, names, args, Effect::Harmless).await?;
-        if granted.len() == entries.len() { Ok(granted) } else { Err(nonsense("claim_addresses")) }
+        match granted.as_chunks() {
+            (granted, []) if granted.len() == entries.len() => {
+                let read = |&[places, reserve, far]: &[u64; 3]| Granted { places, reserve, far: far == 1 };
+                Ok(granted.iter().map(read).collect())
+            }
+            _ => Err(nonsense("claim_addresses")),
+        }
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {

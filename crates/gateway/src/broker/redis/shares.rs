@@ -10,6 +10,11 @@ use tokio::sync::oneshot;
 
 use crate::broker::{BrokerError, Claim};
 
+/// From so many connections of one address on, places are kept in reserve for the next ones: as many again, and no more
+/// than [`MOST_RESERVED`].
+const CROWD: u64 = 8;
+const MOST_RESERVED: u64 = 256;
+
 /// How a question was answered.
 pub(super) type Verdict = Result<Claim, BrokerError>;
 
@@ -29,6 +34,8 @@ struct Share {
     asking: u64,
     /// What Redis has; none where that is not certain.
     told: Option<u64>,
+    /// The cap is far: what Redis has beyond what is held stays for those who come next, until the next renewal.
+    far: bool,
     /// A write is under way: the next waits for it, so that it is known which of them was the last.
     writing: bool,
     renew_at: Instant,
@@ -51,18 +58,47 @@ pub(super) struct Entry {
     askers: Vec<oneshot::Sender<Verdict>>,
 }
 
+/// What Redis gave for an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// So many of those who asked fit.
+    pub(super) places: u64,
+    /// So many more may come without asking.
+    pub(super) reserve: u64,
+    /// The cap is far.
+    pub(super) far: bool,
+}
+
 impl Entry {
     pub(super) fn asking(&self) -> u64 {
         self.askers.len() as u64
+    }
+
+    /// Places that are wanted besides, where many come from one address: then more will.
+    pub(super) fn reserve(&self) -> u64 {
+        let all = self.settled + self.asking();
+        if self.asking() > 0 && all >= CROWD { all.min(MOST_RESERVED) } else { 0 }
+    }
+}
+
+impl Share {
+    /// Whether Redis counts everyone already that is held here, and may count more for a while.
+    fn is_reserved(&self) -> bool {
+        self.far && !self.writing && self.told.is_some_and(|told| told >= self.held)
     }
 }
 
 impl Desk {
     pub(super) fn hold(&mut self, key: &Arc<str>, renew_at: Instant) -> u64 {
-        let new = || Share { held: 0, asking: 0, told: Some(0), writing: false, renew_at };
+        let new = || Share { held: 0, asking: 0, told: Some(0), far: false, writing: false, renew_at };
         let share = self.shares.entry(key.clone()).or_insert_with(new);
         share.held += 1;
         share.held
+    }
+
+    /// Whether a connection that is held here has its place without a question.
+    pub(super) fn has_place(&self, key: &Arc<str>) -> bool {
+        self.shares.get(key).is_some_and(Share::is_reserved)
     }
 
     /// A connection that is held here asks whether it fits over all nodes.
@@ -132,15 +168,16 @@ impl Desk {
     }
 
     /// An entry was written, and so many of its askers fit; or nobody knows.
-    pub(super) fn end(&mut self, entry: Entry, granted: &Result<u64, BrokerError>) {
+    pub(super) fn end(&mut self, entry: Entry, granted: &Result<Granted, BrokerError>) {
         let Entry { key, settled, askers, .. } = entry;
         if let Some(share) = self.shares.get_mut(&key) {
             share.writing = false;
             share.asking = share.asking.saturating_sub(askers.len() as u64);
-            share.told = granted.as_ref().ok().map(|granted| settled + granted);
+            share.told = granted.as_ref().ok().map(|given| settled + given.places + given.reserve);
+            share.far = granted.as_ref().is_ok_and(|given| given.far);
         }
         for (place, asker) in (0..).zip(askers) {
-            let fits = |granted| if place < granted { Claim::Admitted } else { Claim::Full };
+            let fits = |granted: Granted| if place < granted.places { Claim::Admitted } else { Claim::Full };
             let verdict = granted.clone().map(fits);
             // Whoever has gone gives back what it held.
             let _told = asker.send(verdict);
@@ -159,25 +196,29 @@ impl Desk {
     /// Where nothing is under way: what Redis knows already is forgotten, the rest is to be told.
     fn settle(&mut self, key: &Arc<str>) {
         let Some(share) = self.shares.get(key) else { return };
-        if share.writing || share.asking > 0 {
+        if share.writing || share.asking > 0 || share.is_reserved() {
             return;
         }
         if share.told != Some(share.held) {
-            self.untold.insert(key.clone());
+            if !self.failed.contains(key) {
+                self.untold.insert(key.clone());
+            }
         } else if share.held == 0 {
             self.shares.remove(key);
             self.untold.remove(key);
         }
     }
 
-    /// Shares that are due, or all, are to be told again; and those that nobody has told yet.
+    /// Shares that are due, or all, are to be told again; and those that nobody has told yet. What was kept beyond what is
+    /// held is given back: other nodes may need it more.
     pub(super) fn renew(&mut self, now: Instant, again: Instant, all: bool) {
         for (key, share) in &mut self.shares {
+            share.far = false;
             if all || share.renew_at <= now {
                 share.told = None;
                 share.renew_at = again;
             }
-            if share.told != Some(share.held) {
+            if share.told != Some(share.held) && !self.failed.contains(key) {
                 self.untold.insert(key.clone());
             }
         }
@@ -192,6 +233,11 @@ mod tests {
 
     fn key() -> Arc<str> {
         "ip/192.0.2.1".into()
+    }
+
+    /// So many fit, and the cap is near.
+    fn fits(places: u64) -> Granted {
+        Granted { places, reserve: 0, far: false }
     }
 
     fn written(entries: &[Entry]) -> Vec<(u64, u64)> {
@@ -212,14 +258,14 @@ mod tests {
         let mut verdict = desk.ask(&key, 5);
         let entry = one(desk.begin(10, false));
         assert_eq!((entry.settled, entry.asking(), entry.cap), (0, 1, 5));
-        desk.end(entry, &Ok(1));
+        desk.end(entry, &Ok(fits(1)));
         assert_eq!(verdict.try_recv().unwrap().unwrap(), Claim::Admitted);
         assert!(desk.begin(10, true).is_empty(), "Redis knows it");
         desk.release(&key);
         assert!(desk.waiting() == (false, true) && desk.begin(10, false).is_empty(), "that does not haste");
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (0, 0));
-        desk.end(entry, &Ok(0));
+        desk.end(entry, &Ok(fits(0)));
         assert!(desk.shares.is_empty() && desk.untold.is_empty());
     }
 
@@ -235,7 +281,7 @@ mod tests {
             .collect();
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (0, 4));
-        desk.end(entry, &Ok(2));
+        desk.end(entry, &Ok(fits(2)));
         let told: Vec<_> =
             verdicts.into_iter().map(|mut verdict| verdict.try_recv().unwrap().unwrap()).collect();
         assert_eq!(told, [Claim::Admitted, Claim::Admitted, Claim::Full, Claim::Full]);
@@ -255,10 +301,10 @@ mod tests {
         let mut second = desk.ask(&key, 5);
         desk.hold(&key, now);
         assert!(desk.begin(10, true).is_empty());
-        desk.end(entry, &Ok(1));
+        desk.end(entry, &Ok(fits(1)));
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (2, 1), "one without a claim is held besides");
-        desk.end(entry, &Ok(1));
+        desk.end(entry, &Ok(fits(1)));
         assert_eq!(second.try_recv().unwrap().unwrap(), Claim::Admitted);
         assert!(desk.begin(10, true).is_empty());
     }
@@ -291,12 +337,12 @@ mod tests {
         // It stays without a claim, as where Redis did not answer in time.
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (1, 0));
-        desk.end(entry, &Ok(0));
+        desk.end(entry, &Ok(fits(0)));
         drop(desk.ask(&key, 1));
         desk.release(&key);
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking()), (0, 0));
-        desk.end(entry, &Ok(0));
+        desk.end(entry, &Ok(fits(0)));
         assert!(desk.shares.is_empty());
     }
 
@@ -325,7 +371,6 @@ mod tests {
         desk.end(entry, &Err(BrokerError::Busy));
         desk.hold(&good, now);
         desk.renew(now, now, false);
-        desk.untold.remove(&bad);
         assert_eq!(one(desk.begin(1, true)).key, good);
         assert_eq!(desk.waiting(), (false, false));
         desk.retry();
@@ -341,7 +386,7 @@ mod tests {
             let batch = desk.begin(10, true);
             let told = batch.len();
             for entry in batch {
-                desk.end(entry, &Ok(0));
+                desk.end(entry, &Ok(fits(0)));
             }
             told
         };
@@ -354,5 +399,103 @@ mod tests {
         assert_eq!(tell(&mut desk), 1);
         desk.renew(later, later + Duration::from_secs(60), false);
         assert_eq!(tell(&mut desk), 1, "it is due");
+    }
+
+    /// As many come from one address as make a crowd, and get as many places in reserve.
+    fn crowd(desk: &mut Desk, key: &Arc<str>) {
+        let now = Instant::now();
+        for _ in 0..CROWD {
+            desk.hold(key, now);
+            drop(desk.ask(key, 100));
+        }
+        let _one = {
+            desk.hold(key, now);
+            desk.ask(key, 100)
+        };
+        let entry = one(desk.begin(10, false));
+        assert_eq!((entry.settled, entry.asking(), entry.reserve()), (CROWD, 1, CROWD + 1));
+        assert!(!desk.has_place(key), "it is being written");
+        desk.end(entry, &Ok(Granted { places: 1, reserve: CROWD + 1, far: true }));
+    }
+
+    #[test]
+    fn who_follows_a_crowd_has_a_place_without_a_question() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        crowd(&mut desk, &key);
+        for _ in 0..=CROWD {
+            desk.hold(&key, now);
+            assert!(desk.has_place(&key));
+        }
+        desk.hold(&key, now);
+        assert!(!desk.has_place(&key), "the reserve is used up");
+        desk.release(&key);
+        assert_eq!(desk.waiting(), (false, false));
+        desk.release(&key);
+        assert_eq!(desk.waiting(), (false, false), "whoever goes makes room for who comes");
+        desk.hold(&key, now);
+        assert!(desk.has_place(&key));
+    }
+
+    #[test]
+    fn who_comes_back_has_its_place_still_where_the_cap_is_far() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        desk.hold(&key, now);
+        let _verdict = desk.ask(&key, 100);
+        let entry = one(desk.begin(10, false));
+        desk.end(entry, &Ok(Granted { places: 1, reserve: 0, far: true }));
+        desk.release(&key);
+        assert_eq!(desk.waiting(), (false, false));
+        desk.hold(&key, now);
+        assert!(desk.has_place(&key));
+        desk.release(&key);
+        desk.renew(now, now + Duration::from_secs(60), false);
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking()), (0, 0));
+        desk.end(entry, &Ok(fits(0)));
+        assert!(desk.shares.is_empty());
+    }
+
+    #[test]
+    fn a_reserve_is_given_back_with_the_next_renewal() {
+        let (now, key) = (Instant::now(), key());
+        let later = now + Duration::from_secs(60);
+        let mut desk = Desk::default();
+        crowd(&mut desk, &key);
+        desk.renew(now, later, false);
+        desk.hold(&key, now);
+        assert!(!desk.has_place(&key), "it is to be given back");
+        desk.release(&key);
+        let entry = one(desk.begin(10, true));
+        assert_eq!((entry.settled, entry.asking(), entry.reserve()), (CROWD + 1, 0, 0));
+        desk.end(entry, &Ok(fits(0)));
+        assert_eq!(desk.waiting(), (false, false));
+    }
+
+    #[test]
+    fn a_few_have_no_reserve_and_nobody_has_an_endless_one() {
+        let entry = |settled, asking| Entry {
+            key: key(),
+            settled,
+            cap: 1_000,
+            askers: (0..asking).map(|_| oneshot::channel().0).collect(),
+        };
+        assert_eq!(entry(CROWD - 2, 1).reserve(), 0);
+        assert_eq!(entry(CROWD - 1, 1).reserve(), CROWD);
+        assert_eq!(entry(0, 1_000).reserve(), MOST_RESERVED);
+        assert_eq!(entry(1_000, 0).reserve(), 0, "what is told only asks for nothing");
+    }
+
+    #[test]
+    fn a_write_whose_fate_is_unknown_leaves_no_reserve() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        crowd(&mut desk, &key);
+        desk.renew(now, now, true);
+        let entry = one(desk.begin(10, true));
+        desk.end(entry, &Err(BrokerError::Busy));
+        desk.hold(&key, now);
+        assert!(!desk.has_place(&key));
     }
 }

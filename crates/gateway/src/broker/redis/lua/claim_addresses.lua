@@ -1,18 +1,22 @@
 -- One node's shares of the connections that count together (each of an address, or of a user). KEYS: of each a HASH of
 -- node → '<connections> <until>'; every node owns its field, and a reader adds up those of the live nodes. ARGV: the
--- node, how long a share lives, of each key how many connections the node holds, how many more ask for a place, and
--- the cap over all nodes; behind them the live nodes. Answers of each key how many of those who ask fit beside the
--- others' shares; they are in the node's share from now on. What it holds already is written whatever the others have.
+-- node, how long a share lives, of each key how many connections the node holds, how many more ask for a place, the
+-- cap over all nodes, and how many places it wants in reserve; behind them the live nodes. Answers of each key how many
+-- of those who ask fit beside the others' shares, how many places are in reserve besides, and whether the cap is far: it
+-- is no small one, and all together have no more than half of it. Places and reserve are in the node's share from now on. What it holds already
+-- is written whatever the others have.
+local SMALL_CAP = 16
 local node, ttl = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 local live = {}
-for i = 3 + 3 * #KEYS, #ARGV do
+for i = 3 + 4 * #KEYS, #ARGV do
   live[ARGV[i]] = true
 end
 local granted = {}
 for k, shares_key in ipairs(KEYS) do
-  local connections, asking, cap = tonumber(ARGV[3 * k]), tonumber(ARGV[3 * k + 1]), tonumber(ARGV[3 * k + 2])
-  granted[k] = 0
+  local connections, asking = tonumber(ARGV[4 * k - 1]), tonumber(ARGV[4 * k])
+  local cap, wanted = tonumber(ARGV[4 * k + 1]), tonumber(ARGV[4 * k + 2])
+  local places, reserve, far = 0, 0, 0
   if asking > 0 then
     local others = 0
     local shares = redis.call('HGETALL', shares_key)
@@ -25,9 +29,15 @@ for k, shares_key in ipairs(KEYS) do
         others = others + tonumber(share)
       end
     end
-    granted[k] = math.max(0, math.min(asking, cap - others - connections))
-    connections = connections + granted[k]
+    places = math.max(0, math.min(asking, cap - others - connections))
+    connections = connections + places
+    local left = math.floor(cap / 2) - others - connections
+    if left >= 0 and cap > SMALL_CAP then
+      far, reserve = 1, math.min(wanted, left)
+    end
+    connections = connections + reserve
   end
+  granted[3 * k - 2], granted[3 * k - 1], granted[3 * k] = places, reserve, far
   if connections == 0 then
     redis.call('HDEL', shares_key, node)
   else
