@@ -334,6 +334,14 @@ impl Conn {
         Poll::Pending
     }
 
+    /// Whether nothing has come up since [`Conn::poll_attend`] had nothing to return.
+    pub fn is_attended(&self) -> bool {
+        let waker = self.waker.take();
+        let is_attended = waker.is_some();
+        self.waker.set(waker);
+        is_attended
+    }
+
     /// Waits until everything is with the kernel.
     pub async fn drained(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_drain(cx)).await

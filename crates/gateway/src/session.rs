@@ -8,9 +8,10 @@ pub(crate) mod tasks;
 
 use std::{
     future::poll_fn,
+    ops::ControlFlow,
     pin::{Pin, pin},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -54,10 +55,11 @@ pub fn serve(
     admission: Admission,
 ) -> impl Future<Output = ()> + use<> {
     let mut stay = Stay::begin(worker.clone(), conn.clone(), admission);
-    let mut driver = Driver::new(worker, conn, first);
+    let mut reader = Reader::new(conn.clone(), first, worker.node.terms.limits.frame_bytes.or_max());
+    let mut driver = Driver::new(worker, conn);
     async move {
-        stay.code = driver.run().await;
-        drop(driver);
+        stay.code = driver.run(&mut reader).await;
+        drop((driver, reader));
         tracing::debug!(code = stay.code.map(CloseCode::code), "the connection ended");
         stay.worker.leave_all(&stay.conn);
         // Boxed: it is not needed as long as the connection lives.
@@ -99,8 +101,10 @@ enum Event {
     Due,
     /// Something that was asked for is done.
     Next(Next),
-    /// The client has said something.
-    Said(Result<Said, End>),
+    /// The client was heard; and is to be closed for what it said, or what came of that has to be looked at.
+    Heard(Option<CloseCode>),
+    /// Nothing more can be heard of it.
+    Ended(End),
 }
 
 /// What a client said.
@@ -126,7 +130,6 @@ impl Said {
 struct Driver {
     worker: Rc<Worker>,
     conn: Rc<Conn>,
-    reader: Reader,
     session: Session,
     works: Pipeline,
     codec: Codec,
@@ -135,15 +138,14 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(worker: Rc<Worker>, conn: Rc<Conn>, first: &[u8]) -> Self {
-        let reader = Reader::new(conn.clone(), first, worker.node.terms.limits.frame_bytes.or_max());
+    fn new(worker: Rc<Worker>, conn: Rc<Conn>) -> Self {
         let session = Session::new(worker.node.terms.clone(), now().instant);
         let codec = conn.codec;
-        Self { worker, conn, reader, session, works: Pipeline::default(), codec, drained: 0 }
+        Self { worker, conn, session, works: Pipeline::default(), codec, drained: 0 }
     }
 
     /// Runs until the connection is to end. None: the client went by itself.
-    async fn run(&mut self) -> Option<CloseCode> {
+    async fn run(&mut self, reader: &mut Reader) -> Option<CloseCode> {
         let mut timer = pin!(sleep_until(Instant::now()));
         let code = loop {
             if let Some(next) = self.session.next_timeout().map(Instant::from_std)
@@ -151,7 +153,7 @@ impl Driver {
             {
                 timer.as_mut().reset(next);
             }
-            let close = match poll_fn(|cx| self.poll_event(timer.as_mut(), cx)).await {
+            let close = match poll_fn(|cx| self.poll_event(reader, timer.as_mut(), cx)).await {
                 Event::Ordered(Ok(Order::GoAway { retry_ms, reason })) => {
                     self.push(&Push::Goaway { retry_ms, reason: reason.to_owned() });
                     None
@@ -163,9 +165,9 @@ impl Driver {
                     self.on_time(working)
                 }
                 Event::Next(next) => self.on_next(next),
-                Event::Said(Ok(said)) => self.on_said(said),
-                Event::Said(Err(End::Gone)) => break None,
-                Event::Said(Err(End::Fault(fault))) => Some(fault.code()),
+                Event::Heard(close) => close,
+                Event::Ended(End::Gone) => break None,
+                Event::Ended(End::Fault(fault)) => Some(fault.code()),
             };
             if close.is_some() {
                 break close;
@@ -177,7 +179,12 @@ impl Driver {
 
     /// What happens next, in this order, so that orders and deadlines hold for a client that never pauses. By hand, and
     /// not by futures that each connection would have to keep. Cancel safe: what is not returned is not taken.
-    fn poll_event(&mut self, timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(
+        &mut self,
+        reader: &mut Reader,
+        timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Event> {
         if let Poll::Ready(order) = self.conn.poll_attend(cx) {
             return Poll::Ready(Event::Ordered(order));
         }
@@ -189,10 +196,29 @@ impl Driver {
         }
         // Who does not read its answers is not read. What takes them off is this task too, so it is polled then.
         if self.works.takes_more() && !self.conn.owes_answers() {
-            let Self { reader, codec, .. } = self;
-            return reader.poll_next(cx, |message| Said::read(codec, &message)).map(Event::Said);
+            let due = self.session.next_timeout();
+            return match ready!(reader.poll_hear(cx, |message| self.hear(&message, due))) {
+                Ok(close) => Poll::Ready(Event::Heard(close)),
+                Err(end) => Poll::Ready(Event::Ended(end)),
+            };
         }
         Poll::Pending
+    }
+
+    /// Hears a message, and goes on to the next one only where nothing else could come first: nobody gave an order
+    /// meanwhile, nothing waits to be written, no deadline was moved, nothing is under way.
+    fn hear(
+        &mut self,
+        message: &Message<'_>,
+        due: Option<std::time::Instant>,
+    ) -> ControlFlow<Option<CloseCode>> {
+        let said = Said::read(&mut self.codec, message);
+        let close = self.on_said(said);
+        let is_quiet = close.is_none()
+            && self.works.is_empty()
+            && self.conn.is_attended()
+            && self.session.next_timeout() == due;
+        if is_quiet { ControlFlow::Continue(()) } else { ControlFlow::Break(close) }
     }
 
     /// What was asked for before the end is carried out, written down and answered, in order; what waits behind it

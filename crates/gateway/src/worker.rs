@@ -126,9 +126,9 @@ async fn run(start: Start) -> io::Result<()> {
         worker.tasks.spawn_local(survey(worker.clone())),
         worker.tasks.spawn_local(drain_when_told(worker.clone())),
     ];
-    let _accepting = alarm.watch("worker");
-    accept(&worker, &listener).await;
-    drop(listener);
+    // A task like the others: what this function waits for by itself is looked at whenever any of them is woken.
+    let accepting = worker.tasks.spawn_local(alarm.watching("worker", accept(worker.clone(), listener)));
+    let _stopped = accepting.await;
     worker.close_all(CloseCode::Restart);
     for task in upkeep {
         task.abort();
@@ -140,7 +140,8 @@ async fn run(start: Start) -> io::Result<()> {
     Ok(())
 }
 
-async fn accept(worker: &Rc<Worker>, listener: &TcpListener) {
+/// Serves who comes until the worker is to stop.
+async fn accept(worker: Rc<Worker>, listener: TcpListener) {
     let handshakes = Arc::new(tokio::sync::Semaphore::new(MAX_HANDSHAKES));
     let mut stopped = pin!(worker.stop.cancelled());
     loop {

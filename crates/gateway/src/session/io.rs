@@ -4,6 +4,7 @@
 use std::{
     cell::RefCell,
     io, mem,
+    ops::ControlFlow,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -37,10 +38,29 @@ impl From<io::Error> for End {
 
 /// What stood at the beginning of some bytes.
 enum Step<T> {
-    /// A frame of this many bytes; with what was heard in the message that it completed.
-    Frame(usize, Option<T>),
+    /// A frame of this many bytes; with what came of the message that it completed.
+    Frame(usize, Heard<T>),
     /// The beginning of a frame that has at least so many bytes.
     Part(usize),
+}
+
+/// What came of hearing.
+enum Heard<T> {
+    /// Whoever hears has broken off.
+    Broken(T),
+    /// There may be more.
+    More,
+    /// What there is is a part of a frame.
+    Part,
+}
+
+impl<T> From<ControlFlow<T>> for Heard<T> {
+    fn from(flow: ControlFlow<T>) -> Self {
+        match flow {
+            ControlFlow::Break(broken) => Self::Broken(broken),
+            ControlFlow::Continue(()) => Self::More,
+        }
+    }
 }
 
 /// What comes from one client.
@@ -61,51 +81,66 @@ impl Reader {
         Self { conn, frames: Frames::new(most), rest: first.to_vec(), at: 0, closed: false }
     }
 
-    /// The next message, as whoever hears it understands it. Pings and closes are answered here; a close is not heard.
-    /// Who hears must not read from another connection meanwhile.
-    pub(super) fn poll_next<T>(
+    /// Has messages heard, one after the other, until whoever hears them breaks off. Pings and closes are answered here; a
+    /// close is not heard. Who hears must not read from another connection meanwhile.
+    pub(super) fn poll_hear<T>(
         &mut self,
         cx: &mut Context<'_>,
-        mut hear: impl FnMut(Message<'_>) -> T,
+        mut hear: impl FnMut(Message<'_>) -> ControlFlow<T>,
     ) -> Poll<Result<T, End>> {
         loop {
             if self.closed {
                 return Poll::Ready(Err(End::Gone));
             }
-            if self.at < self.rest.len() {
-                // What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in
-                // one read must not keep the worker from its other sockets.
-                ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
-                let mut rest = mem::take(&mut self.rest);
-                let step = self.step(&mut rest[self.at..], &mut hear);
-                self.rest = rest;
-                match step? {
-                    Step::Frame(used, heard) => {
-                        self.taken(used);
-                        match heard {
-                            Some(heard) => return Poll::Ready(Ok(heard)),
-                            None => continue,
-                        }
-                    }
-                    Step::Part(needed) => self.make_room(needed),
+            let heard = if self.at < self.rest.len() {
+                ready!(charge(cx));
+                self.hear_rest(&mut hear)?
+            } else {
+                ready!(self.conn.stream().poll_read_ready(cx))?;
+                ready!(self.hear_scratch(cx, &mut hear))?
+            };
+            match heard {
+                Heard::Broken(broken) => return Poll::Ready(Ok(broken)),
+                Heard::More => {}
+                Heard::Part => {
+                    ready!(self.conn.stream().poll_read_ready(cx))?;
+                    self.read_rest()?;
                 }
             }
-            ready!(self.conn.stream().poll_read_ready(cx))?;
-            if !self.rest.is_empty() {
-                self.read_rest()?;
-            } else if let Some(heard) = self.read_scratch(&mut hear)? {
-                return Poll::Ready(Ok(heard));
+        }
+    }
+
+    /// The next message of what was read before.
+    fn hear_rest<T>(
+        &mut self,
+        hear: &mut impl FnMut(Message<'_>) -> ControlFlow<T>,
+    ) -> Result<Heard<T>, End> {
+        let mut rest = mem::take(&mut self.rest);
+        let step = self.step(&mut rest[self.at..], hear);
+        self.rest = rest;
+        match step? {
+            Step::Frame(used, heard) => {
+                self.taken(used);
+                Ok(heard)
+            }
+            Step::Part(needed) => {
+                self.make_room(needed);
+                Ok(Heard::Part)
             }
         }
     }
 
     /// Takes the first frame out of these bytes, and has its message heard.
-    fn step<T>(&mut self, bytes: &mut [u8], hear: &mut impl FnMut(Message<'_>) -> T) -> Result<Step<T>, End> {
+    fn step<T>(
+        &mut self,
+        bytes: &mut [u8],
+        hear: &mut impl FnMut(Message<'_>) -> ControlFlow<T>,
+    ) -> Result<Step<T>, End> {
         match self.frames.take(bytes).map_err(End::Fault)? {
-            Taken::Frame(used, None) => Ok(Step::Frame(used, None)),
+            Taken::Frame(used, None) => Ok(Step::Frame(used, Heard::More)),
             Taken::Frame(used, Some(message)) => {
                 self.answer(&message)?;
-                Ok(Step::Frame(used, Some(hear(message))))
+                Ok(Step::Frame(used, hear(message).into()))
             }
             Taken::Part(needed) => Ok(Step::Part(needed)),
         }
@@ -134,26 +169,43 @@ impl Reader {
         }
     }
 
-    /// Reads into the scratch, and has the first message heard in it; what is behind that is kept.
-    fn read_scratch<T>(&mut self, hear: &mut impl FnMut(Message<'_>) -> T) -> Result<Option<T>, End> {
+    /// Reads into the scratch, and has the messages heard there; what is left of it is kept.
+    fn hear_scratch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        hear: &mut impl FnMut(Message<'_>) -> ControlFlow<T>,
+    ) -> Poll<Result<Heard<T>, End>> {
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let n = match self.conn.stream().try_read(scratch) {
-                Ok(0) => return Err(End::Gone),
+                Ok(0) => return Poll::Ready(Err(End::Gone)),
                 Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(Ok(Heard::More));
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
             };
             if n < scratch.len() {
                 is_empty(self.conn.stream());
             }
-            match self.step(&mut scratch[..n], hear)? {
-                Step::Frame(used, heard) => {
-                    self.rest = scratch[used..n].to_vec();
-                    Ok(heard)
+            let mut at = 0;
+            loop {
+                match self.step(&mut scratch[at..n], hear)? {
+                    Step::Frame(used, Heard::More) => at += used,
+                    Step::Frame(used, heard) => {
+                        self.rest = scratch[at + used..n].to_vec();
+                        return Poll::Ready(Ok(heard));
+                    }
+                    Step::Part(_) => {
+                        self.rest = scratch[at..n].to_vec();
+                        return Poll::Ready(Ok(Heard::More));
+                    }
                 }
-                Step::Part(_) => {
-                    self.rest = scratch[..n].to_vec();
-                    Ok(None)
+                if at == n {
+                    return Poll::Ready(Ok(Heard::More));
+                }
+                if charge(cx).is_pending() {
+                    self.rest = scratch[at..n].to_vec();
+                    return Poll::Pending;
                 }
             }
         })
@@ -189,6 +241,12 @@ impl Reader {
             Message::Text(_) | Message::Binary(_) | Message::Pong => Ok(()),
         }
     }
+}
+
+/// What is in memory already is paid for like what comes from the kernel: thousands of tiny frames in one read must not
+/// keep the worker from its other sockets.
+fn charge(cx: &mut Context<'_>) -> Poll<()> {
+    tokio::task::coop::poll_proceed(cx).map(|budget| budget.made_progress())
 }
 
 /// A read that did not fill its buffer has emptied the socket, and epoll tells of what comes next: the read that would

@@ -13,13 +13,13 @@ const ROOMY: OutboxCaps = OutboxCaps { bytes: usize::MAX, frames: usize::MAX };
 impl Reader {
     /// The next message, kept.
     async fn next(&mut self) -> Result<Message<'static>, End> {
-        poll_fn(|cx| self.poll_next(cx, kept)).await
+        poll_fn(|cx| self.poll_hear(cx, kept)).await
     }
 }
 
-/// A function of every lifetime, which a method is not.
-fn kept(message: Message<'_>) -> Message<'static> {
-    message.kept()
+/// Breaks off at each message. A function of every lifetime, which a method is not.
+fn kept(message: Message<'_>) -> ControlFlow<Message<'static>> {
+    ControlFlow::Break(message.kept())
 }
 
 /// A frame under a key of zeros, which masks nothing.
@@ -131,7 +131,7 @@ async fn a_header_alone_is_not_believed_with_megabytes() {
     far.write_all(&frame(0x82, &vec![0; 1 << 20])[..20]).await.unwrap();
     // Polled until it has read them, and found that more is to come.
     while reader.rest.is_empty() {
-        let waits = poll_fn(|cx| Poll::Ready(reader.poll_next(cx, kept).is_pending())).await;
+        let waits = poll_fn(|cx| Poll::Ready(reader.poll_hear(cx, kept).is_pending())).await;
         assert!(waits);
         tokio::task::yield_now().await;
     }
@@ -165,4 +165,25 @@ async fn a_client_that_goes_in_the_middle_of_a_frame_is_gone() {
     drop(far);
     assert_eq!(reader.next().await.unwrap(), Message::Text("whole".into()));
     assert!(matches!(reader.next().await, Err(End::Gone)));
+}
+
+#[tokio::test]
+async fn what_one_read_brings_is_heard_in_a_row_and_a_break_leaves_the_rest() {
+    let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+    let mut reader = Reader::new(conn, b"", 1_000);
+    let bytes: Vec<u8> = (0..6).flat_map(|n: u8| text(&n.to_string())).collect();
+    let whole = bytes.len() - 1;
+    far.write_all(&bytes[..whole]).await.unwrap();
+    let mut heard = Vec::new();
+    for wanted in ["3", "4"] {
+        let mut hear = |message: Message<'_>| {
+            let Message::Text(said) = message else { panic!("{message:?}") };
+            heard.push(said.to_string());
+            if said == wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        poll_fn(|cx| reader.poll_hear(cx, &mut hear)).await.unwrap();
+    }
+    assert_eq!(heard, ["0", "1", "2", "3", "4"]);
+    far.write_all(&bytes[whole..]).await.unwrap();
+    assert_eq!(reader.next().await.unwrap(), Message::Text("5".into()));
 }
