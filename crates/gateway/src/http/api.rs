@@ -21,10 +21,10 @@ use http::{HeaderMap, StatusCode};
 use roomcast_core::permission::{Audience, Role, Rules};
 use roomcast_counter::reservation_room;
 use roomcast_protocol::{
-    Confirm, Decoder, ErrorCode, Failure, Ok as Answer, Op, OpKind, Publish, Release, RoomName,
+    Confirm, Decoder, Epoch, ErrorCode, Failure, Offset, Ok as Answer, Op, OpKind, Publish, Release, RoomName,
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 
 use self::body::{Body, Named, Query, Text};
 use super::{
@@ -114,7 +114,7 @@ async fn publish(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Text(text): Text,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Told>, Problem> {
     let header = idempotency_key(&headers)?;
     let mut publish = read_publish(&text).map_err(Problem::from)?;
     if header.is_some() && publish.key.is_some() && header != publish.key {
@@ -132,8 +132,7 @@ fn read_publish(text: &str) -> Result<Publish, Failure> {
     }
 }
 
-/// Over HTTP `duplicate` is always told.
-async fn publish_one(node: &Node, caller: Caller, publish: Publish) -> Result<Value, Failure> {
+async fn publish_one(node: &Node, caller: Caller, publish: Publish) -> Result<Told, Failure> {
     let (rules, publication) = publication(node, caller, publish)?;
     tasks::publish(node, &rules, publication).await.and_then(told)
 }
@@ -144,11 +143,17 @@ fn publication(node: &Node, caller: Caller, publish: Publish) -> Result<(Rules, 
     Ok((rules, Publication { room, event, data, from: None, key, history: rules.history }))
 }
 
-fn told(answer: Answer) -> Result<Value, Failure> {
+/// What became of a publish. Over HTTP `duplicate` is always told.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Told {
+    Published { epoch: Epoch, offset: Offset, duplicate: bool },
+    Refused { error: Failure },
+}
+
+fn told(answer: Answer) -> Result<Told, Failure> {
     match answer {
-        Answer::Published { epoch, offset, duplicate } => {
-            Ok(json!({ "epoch": epoch, "offset": offset, "duplicate": duplicate }))
-        }
+        Answer::Published { epoch, offset, duplicate } => Ok(Told::Published { epoch, offset, duplicate }),
         _ => Err(Failure::new(ErrorCode::Internal, "internal error")),
     }
 }
@@ -162,9 +167,15 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
+#[derive(Serialize)]
+struct Results {
+    results: Vec<Told>,
+}
+
 #[derive(Deserialize)]
-struct Batch {
-    items: Vec<Box<serde_json::value::RawValue>>,
+struct Batch<'a> {
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
 }
 
 /// One result per item, in order: `{epoch, offset, duplicate}` or `{error}`. Items of one room are published in
@@ -173,7 +184,7 @@ async fn batch(
     State(node): State<Arc<Node>>,
     Extension(caller): Extension<Caller>,
     Text(text): Text,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<Results>, Problem> {
     let items = body::batch_items(&text)?;
     if items.len() > MAX_BATCH {
         return Err(Problem::new(
@@ -184,25 +195,27 @@ async fn batch(
     let results = body::in_order_per_room(items, BATCH_CONCURRENCY, BATCH_STEP, |items| {
         publish_some(&node, caller, items)
     });
-    Ok(Json(json!({ "results": results.await })))
+    let missing = || Told::Refused { error: Failure::new(ErrorCode::Internal, "internal error") };
+    let results = results.await.into_iter().map(|result| result.unwrap_or_else(missing)).collect();
+    Ok(Json(Results { results }))
 }
 
 /// Publishes items of one room in one step; what can't be read takes no part in it.
-async fn publish_some(node: &Node, caller: Caller, items: Vec<String>) -> Vec<Value> {
+async fn publish_some(node: &Node, caller: Caller, items: Vec<&str>) -> Vec<Told> {
     let mut results = Vec::with_capacity(items.len());
     let mut publications = Vec::new();
     for item in items {
-        let read = read_publish(&item).and_then(|publish| publication(node, caller, publish));
+        let read = read_publish(item).and_then(|publish| publication(node, caller, publish));
         results.push(read.map(|publication| publications.push(publication)));
     }
     let mut answers = tasks::publish_all(node, publications).await.into_iter();
     let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
     let result =
         |read: Result<(), Failure>| read.and_then(|()| answers.next().unwrap_or_else(missing).and_then(told));
-    let shown = |result: Result<Value, Failure>| {
-        result.unwrap_or_else(|failure| {
-            metrics::error(failure.code);
-            json!({ "error": failure })
+    let shown = |result: Result<Told, Failure>| {
+        result.unwrap_or_else(|error| {
+            metrics::error(error.code);
+            Told::Refused { error }
         })
     };
     results.into_iter().map(result).map(shown).collect()

@@ -16,7 +16,7 @@ impl Keys {
     }
 
     fn of(&self, room: &RoomName, what: &str) -> String {
-        format!("{}:{{{room}}}:{what}", self.prefix)
+        [&*self.prefix, ":{", room.as_str(), "}:", what].concat()
     }
 
     /// HASH: epoch and offset.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::types::Value;
+use fred::{bytes_utils::Str, types::Value};
 use futures_util::future::join_all;
 use roomcast_core::permission::HistoryRules;
 use roomcast_counter::ChangeTarget;
@@ -65,7 +65,7 @@ impl Log {
         let mut args = vec![
             keys.channel(room).into(),
             new_epoch()?.into(),
-            history.size.to_string().into(),
+            number(history.size),
             millis(history.ttl),
             millis(remember),
         ];
@@ -77,7 +77,7 @@ impl Log {
         }
         let outlet = self.changes.outlet(&names[0]);
         outlet.extend(&mut names);
-        let answer: Vec<String> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
+        let answer: Vec<Str> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
         let (outcomes, []) = answer.as_chunks::<4>() else { return Err(nonsense("publish")) };
         if outcomes.len() != publications.len() {
             return Err(nonsense("publish"));
@@ -85,9 +85,9 @@ impl Log {
         Ok(outcomes.iter().map(|outcome| self.published(room, outcome)).collect())
     }
 
-    fn published(&self, room: &RoomName, outcome: &[String; 4]) -> Result<Published, BrokerError> {
+    fn published(&self, room: &RoomName, outcome: &[Str; 4]) -> Result<Published, BrokerError> {
         let [outcome, epoch, offset, at] = outcome;
-        match outcome.as_str() {
+        match &**outcome {
             "key_reused" => Err(BrokerError::KeyReused),
             "duplicate" => Ok(Published { position: position(epoch, offset)?, duplicate: true }),
             "stored" => {
@@ -233,6 +233,11 @@ pub(super) fn position(epoch: &str, offset: &str) -> Result<Position, BrokerErro
     read().ok_or_else(|| nonsense("a position"))
 }
 
+/// A number as a word of a command.
+pub(super) fn number(number: impl TryInto<i64>) -> Value {
+    Value::Integer(number.try_into().unwrap_or(i64::MAX))
+}
+
 pub(super) fn millis(duration: Duration) -> Value {
-    duration.as_millis().to_string().into()
+    number(duration.as_millis())
 }

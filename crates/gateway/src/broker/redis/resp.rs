@@ -20,7 +20,7 @@ pub(super) fn command(name: &str, words: &[Value]) -> Result<Bytes, Error> {
         match word {
             Value::String(text) => bulk(&mut bytes, text.as_bytes()),
             Value::Bytes(raw) => bulk(&mut bytes, raw),
-            Value::Integer(number) => bulk(&mut bytes, number.to_string().as_bytes()),
+            Value::Integer(number) => bulk(&mut bytes, itoa::Buffer::new().format(*number).as_bytes()),
             Value::Double(number) => bulk(&mut bytes, number.to_string().as_bytes()),
             _ => {
                 let text = format!("a command can't hold a {:?}", word.kind());

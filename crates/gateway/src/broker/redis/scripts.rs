@@ -6,6 +6,8 @@ use fred::{
 };
 use roomcast_counter::{ChangeTarget, PublishMode, log_lua, tally_lua};
 
+use super::log::number;
+
 /// Every script of the broker.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -81,7 +83,7 @@ impl Named {
     /// The words of an EVALSHA.
     pub(super) fn by_hash(&self, keys: Vec<String>, args: Vec<Value>) -> Vec<Value> {
         let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
-        words.extend([Value::String(self.script.sha1().clone()), keys.len().to_string().into()]);
+        words.extend([Value::String(self.script.sha1().clone()), number(keys.len())]);
         words.extend(keys.into_iter().map(Value::from));
         words.extend(args);
         words

@@ -1,6 +1,6 @@
 //! What requests hold: bodies, bounded and JSON, queries and names in addresses, with errors that say what is wrong.
 
-use std::{collections::HashMap, future::Future};
+use std::{borrow::Cow, collections::HashMap, future::Future};
 
 use axum::{
     body::Bytes,
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use http::{StatusCode, request::Parts};
 use roomcast_protocol::ErrorCode;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::Batch;
 use crate::http::problem::Problem;
@@ -82,8 +82,8 @@ pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> 
         .map_err(|error| Problem::new(ErrorCode::BadFrame, format!("the body: {error}")))
 }
 
-/// The items of a batch: a list, or `{"items": list}`.
-pub(super) fn batch_items(text: &str) -> Result<Vec<Box<RawValue>>, Problem> {
+/// The items of a batch, where they stand: a list, or `{"items": list}`.
+pub(super) fn batch_items(text: &str) -> Result<Vec<&RawValue>, Problem> {
     // An untagged enum can't hold raw JSON, so the form is told by the first character.
     if text.trim_start().starts_with('[') {
         return read(text);
@@ -92,41 +92,42 @@ pub(super) fn batch_items(text: &str) -> Result<Vec<Box<RawValue>>, Problem> {
 }
 
 /// Runs `work` over the items, at most `step` at once: items that name the same room together and in order, others side
-/// by side. It returns one result per item.
-pub(super) async fn in_order_per_room<F>(
-    items: Vec<Box<RawValue>>,
+/// by side. It returns one result per item; none where `work` gave too few.
+pub(super) async fn in_order_per_room<'a, T, F>(
+    items: Vec<&'a RawValue>,
     concurrency: usize,
     step: usize,
-    work: impl Fn(Vec<String>) -> F,
-) -> Vec<Value>
+    work: impl Fn(Vec<&'a str>) -> F,
+) -> Vec<Option<T>>
 where
-    F: Future<Output = Vec<Value>>,
+    F: Future<Output = Vec<T>>,
 {
     #[derive(Deserialize)]
-    struct Named {
-        room: Option<String>,
+    struct Named<'a> {
+        #[serde(borrow)]
+        room: Option<Cow<'a, str>>,
     }
-    let mut lines: HashMap<Option<String>, Vec<(usize, String)>> = HashMap::new();
-    let count = items.len();
+    let mut lines: HashMap<Option<Cow<'_, str>>, Vec<(usize, &str)>> = HashMap::new();
+    let mut results = Vec::new();
     for (at, item) in items.into_iter().enumerate() {
-        let room = serde_json::from_str::<Named>(item.get()).ok().and_then(|named| named.room);
-        lines.entry(room).or_default().push((at, item.get().to_owned()));
+        let room = serde_json::from_str::<Named<'_>>(item.get()).ok().and_then(|named| named.room);
+        lines.entry(room).or_default().push((at, item.get()));
+        results.push(None);
     }
     let work = &work;
-    let lines = lines.into_values().map(|line| async move {
+    let line = |line: Vec<(usize, &'a str)>| async move {
         let mut results = Vec::with_capacity(line.len());
         for some in line.chunks(step) {
-            let items = some.iter().map(|(_, item)| item.clone()).collect();
-            let places = some.iter().map(|(at, _)| *at);
-            results.extend(places.zip(work(items).await));
+            let (places, items): (Vec<usize>, Vec<&str>) = some.iter().copied().unzip();
+            results.extend(places.into_iter().zip(work(items).await));
         }
         results
-    });
-    let mut results = vec![Value::Null; count];
+    };
+    let lines: Vec<_> = lines.into_values().map(line).collect();
     let mut done = stream::iter(lines).buffer_unordered(concurrency);
     while let Some(line) = done.next().await {
         for (at, result) in line {
-            results[at] = result;
+            results[at] = Some(result);
         }
     }
     results
