@@ -35,7 +35,7 @@ use self::{
     bars::{Bar, Outcome},
     cpu::Cores,
     peer::{Peer, Places},
-    result::{Case, Results, Run},
+    result::{Case, Results, Run, Source},
 };
 use crate::system;
 
@@ -209,8 +209,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
         quick: options.quick,
         only: options.only.clone(),
     };
-    let (machine, command) = (result::machine(), command());
     let commit = options.commit.clone().unwrap_or_else(result::commit);
+    let source = Source { machine: result::machine(), commit, command: command() };
     cpu::pin(cores.client)?;
 
     let workloads = if options.workloads.is_empty() {
@@ -224,14 +224,11 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     let mut fresh = Results::default();
     for workload in workloads {
         eprintln!("{}", workload.name());
-        let cases = workload.measure(&bench).await.with_context(|| workload.name())?;
-        let run = Run {
-            machine: machine.clone(),
-            commit: commit.clone(),
-            command: command.clone(),
-            cases,
-            missing: missing.clone(),
-        };
+        let mut cases = workload.measure(&bench).await.with_context(|| workload.name())?;
+        for case in &mut cases {
+            case.source = source.clone();
+        }
+        let run = Run { cases, missing: missing.clone() };
         fresh.merge(&workload.name(), run.clone());
         results.merge(&workload.name(), run);
         // Each workload is kept as soon as it is measured: a long run that is broken off has not been for nothing.

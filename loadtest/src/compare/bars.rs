@@ -78,13 +78,7 @@ mod tests {
         case.set("roomcast", 0, roomcast);
         case.set("limit", 0, limit);
         let mut results = Results::default();
-        let run = Run {
-            machine: String::new(),
-            commit: String::new(),
-            command: String::new(),
-            cases: vec![case],
-            missing: std::collections::BTreeMap::new(),
-        };
+        let run = Run { cases: vec![case], missing: std::collections::BTreeMap::new() };
         results.merge("fanout", run);
         results
     }

@@ -162,6 +162,20 @@ impl Contestant {
         self.publisher.settle()
     }
 
+    /// That nobody's connection has ended since it began.
+    pub(crate) fn check_open(&self) -> anyhow::Result<()> {
+        let seen = self.members.seen();
+        ensure!(
+            seen.closed == 0 && seen.failures == 0,
+            "{}: {} connections ended, {} refusals{}",
+            self.peer().name(),
+            seen.closed,
+            seen.failures,
+            self.members.trouble().map(|text| format!(": {text}")).unwrap_or_default()
+        );
+        Ok(())
+    }
+
     /// That every member of a room got the same, whatever the sum says.
     pub(crate) fn check_even(&self) -> anyhow::Result<()> {
         let mut counts: Vec<u64> = self.members.per_client().collect();

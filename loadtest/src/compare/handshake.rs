@@ -8,7 +8,7 @@ use super::{
     contest::Contestant,
     peer::{Peer, Running},
     result::Case,
-    swarm::{Swarm, visit},
+    swarm::{Swarm, Visit, visit},
     wire::{self, Role},
 };
 use crate::report;
@@ -23,6 +23,7 @@ const RECENT: usize = 100;
 /// Connections that come and go.
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let mut bare = Case::new("CPU per handshake", UNIT);
+    let mut strange = Case::new("CPU per handshake, each from an address of its own", UNIT);
     let mut greeted = Case::new("CPU per connection, greeted", UNIT);
     let mut rate =
         Case::new("handshakes per second", "handshakes per second, one client after another's answer");
@@ -36,16 +37,20 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         for place in 0..servers.len() {
             let server = &servers[(place + round) % servers.len()];
             let name = server.peer.name();
-            let greeting = [(false, &mut bare), (true, &mut greeted)];
-            for (greets, case) in greeting {
-                if greets && !server.peer.has_rooms() {
+            let visits = [
+                (Visit::Upgrade, &mut bare),
+                (Visit::FirstUpgrade, &mut strange),
+                (Visit::Greeting, &mut greeted),
+            ];
+            for (what, case) in visits {
+                if !bench.wants(&case.name) || what == Visit::Greeting && !server.peer.has_rooms() {
                     continue;
                 }
                 let before = server.cpu()?;
                 let redis = server.redis_cpu()?;
                 let (began, first) = (Instant::now(), number);
                 while number == first || began.elapsed() < bench.round_time {
-                    visit(server.peer.wire(), server.address, ABREAST, number, greets)?;
+                    visit(server.peer.wire(), server.address, ABREAST, number, what)?;
                     number += ABREAST;
                 }
                 let took = began.elapsed();
@@ -57,7 +62,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     if server.redis.is_some() {
                         case.set_redis(name, round, each(server.redis_cpu()? - redis, count));
                     }
-                    if !greets {
+                    if what == Visit::Upgrade {
                         rate.set(name, round, 1e6 / each(nanoseconds(took), count));
                     }
                 }
@@ -66,7 +71,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         }
     }
     bar.finish_and_clear();
-    Ok([bare, greeted, rate].into_iter().filter(|case| bench.wants(&case.name)).collect())
+    Ok([bare, strange, greeted, rate].into_iter().filter(|case| bench.wants(&case.name)).collect())
 }
 
 /// Clients that come into a room with a past.

@@ -65,7 +65,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                         bar.suspend(|| {
                             eprintln!("{}, {bytes} B: left out: {error:#}", server.running.peer.name());
                         });
-                        servers.remove(index);
+                        let left_out = servers.remove(index);
+                        case.series.remove(left_out.running.peer.name());
                         break;
                     }
                     Err(error) => return Err(error.context(format!("roomcast, {bytes} B"))),

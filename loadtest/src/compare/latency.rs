@@ -71,7 +71,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     if ended.contains(&peer) {
                         break;
                     }
-                    let outcome = match offer::offer(&mut contestants[index], rate, time, BYTES) {
+                    let outcome = match offer::offer(&mut contestants[index], rate, time, BYTES)
+                        .and_then(Outcome::whole)
+                    {
                         Ok(outcome) => outcome,
                         Err(error) if peer == Peer::Roomcast => return Err(error.context(peer.name())),
                         Err(error) => {
@@ -82,12 +84,8 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     };
                     if let Some(round) = round.checked_sub(1) {
                         for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
-                            let told = if outcome.lost + outcome.cut_off == 0 {
-                                outcome.us(quantile)
-                            } else {
-                                f64::INFINITY
-                            };
-                            cases.set(&format!("{name} at {load}"), UNIT, peer, turn + round, told);
+                            let name = format!("{name} at {load}");
+                            cases.set(&name, UNIT, peer, turn + round, outcome.us(quantile));
                         }
                     }
                 }
@@ -95,6 +93,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             }
             attend(&mut contestants, &mut ended)?;
             contestants.retain(|contestant| !ended.contains(&contestant.peer()));
+            for peer in ended {
+                cases.forget(peer);
+            }
         }
         bar.finish_and_clear();
         turn += rounds;
@@ -107,7 +108,7 @@ fn attend(contestants: &mut [Contestant], ended: &mut Vec<Peer>) -> anyhow::Resu
     for contestant in contestants {
         let peer = contestant.peer();
         if !ended.contains(&peer)
-            && let Err(error) = contestant.idle()
+            && let Err(error) = contestant.idle().and_then(|()| contestant.check_open())
         {
             ensure!(peer != Peer::Roomcast, "roomcast: {error:#}");
             eprintln!("{}: left out: {error:#}", peer.name());
@@ -129,6 +130,13 @@ impl Cases {
             self.list.len() - 1
         });
         self.list[place].set(peer.name(), turn, value);
+    }
+
+    /// What was measured of a peer's latency before it was left out is no figure either.
+    fn forget(&mut self, peer: Peer) {
+        for case in self.list.iter_mut().filter(|case| case.unit == UNIT) {
+            case.series.remove(peer.name());
+        }
     }
 }
 
@@ -172,9 +180,7 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
 #[allow(clippy::cast_precision_loss, reason = "microseconds")]
 fn bears(peer: Peer, outcome: anyhow::Result<Outcome>) -> anyhow::Result<bool> {
     match outcome {
-        Ok(outcome) => {
-            Ok(outcome.lost == 0 && outcome.cut_off == 0 && outcome.us(0.99) < BEARABLE.as_micros() as f64)
-        }
+        Ok(outcome) => Ok(outcome.is_whole() && outcome.us(0.99) < BEARABLE.as_micros() as f64),
         Err(error) if peer == Peer::Roomcast => Err(error.context(peer.name())),
         Err(_) => Ok(false),
     }

@@ -69,7 +69,9 @@ impl Side {
         }
         for node in &mut self.nodes {
             node.idle()?;
+            node.check_open()?;
         }
+        ensure!(self.deliveries() == wanted, "{}: something was delivered twice", self.name);
         Ok(())
     }
 
@@ -120,6 +122,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 ratio.set(Peer::Roomcast.name(), round, taken[1] / taken[0]);
             }
             bar.inc(1);
+        }
+        for node in sides.iter().flat_map(|side| &side.nodes) {
+            node.check_even()?;
         }
         bar.finish_and_clear();
         cases.extend([costs, ratio]);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use hdrhistogram::Histogram;
 
 use super::{contest::Contestant, wire};
@@ -25,6 +26,20 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    pub(crate) fn is_whole(&self) -> bool {
+        self.lost + self.cut_off == 0
+    }
+
+    /// An error where something was lost or somebody cut off: such a round is no figure.
+    pub(crate) fn whole(self) -> anyhow::Result<Self> {
+        let Self { lost, cut_off, .. } = self;
+        ensure!(
+            self.is_whole(),
+            "{lost} deliveries lost or doubled, {cut_off} connections cut off or refused"
+        );
+        Ok(self)
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "microseconds")]
     pub(crate) fn us(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64
@@ -95,6 +110,14 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_lost_or_cut_off_is_no_figure() {
+        let outcome =
+            |lost, cut_off| Outcome { lost, cut_off, latency: report::histogram(), took: Duration::ZERO };
+        assert!(outcome(0, 0).whole().is_ok());
+        assert!(outcome(1, 0).whole().is_err() && outcome(0, 1).whole().is_err());
+    }
 
     #[test]
     fn events_are_due_at_a_steady_rate() {

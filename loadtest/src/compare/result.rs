@@ -11,22 +11,27 @@ use super::stats::Spread;
 /// The server that ratios are told over.
 pub(crate) const REFERENCE: &str = "limit";
 
-/// One comparison: each workload with the run that measured it.
+/// One comparison, by workloads.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) workloads: BTreeMap<String, Run>,
 }
 
-/// One workload, measured in one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// One workload, in one run or put together from several.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
+    pub(crate) cases: Vec<Case>,
+    /// Servers that could not take part, and why.
+    pub(crate) missing: BTreeMap<String, String>,
+}
+
+/// Where figures come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Source {
     pub(crate) machine: String,
     /// What was measured, as git names it.
     pub(crate) commit: String,
     pub(crate) command: String,
-    pub(crate) cases: Vec<Case>,
-    /// Servers that could not take part, and why.
-    pub(crate) missing: BTreeMap<String, String>,
 }
 
 /// One thing that was measured on several servers.
@@ -34,6 +39,7 @@ pub(crate) struct Run {
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) unit: String,
+    pub(crate) source: Source,
     pub(crate) series: BTreeMap<String, Series>,
 }
 
@@ -53,7 +59,8 @@ impl Case {
     }
 
     pub(crate) fn new(name: impl Into<String>, unit: &str) -> Self {
-        Self { name: name.into(), unit: unit.to_owned(), series: BTreeMap::new() }
+        let source = Source::default();
+        Self { name: name.into(), unit: unit.to_owned(), source, series: BTreeMap::new() }
     }
 
     /// What a server took in a round.
@@ -152,7 +159,7 @@ mod tests {
     use super::*;
 
     fn run(cases: Vec<Case>) -> Run {
-        Run { machine: "m".into(), commit: "c".into(), command: "x".into(), cases, missing: BTreeMap::new() }
+        Run { cases, missing: BTreeMap::new() }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) const NAP: Duration = Duration::from_micros(200);
 const SCRATCH: usize = 256 * 1024;
 /// Source addresses, so that no pair of addresses runs out of ports.
 const SOURCES: u32 = 200;
+/// Where each has an address of its own.
+const LOOPBACK: u32 = 1 << 23;
 /// Not zero, so that servers unmask as they do in life.
 pub(crate) const MASK: [u8; 4] = [0x5a, 0xc3, 0x17, 0xee];
 
@@ -285,21 +287,33 @@ fn answer(stream: &mut mio::net::TcpStream, opcode: u8, payload: &[u8]) {
     let _ = stream.write(&bytes);
 }
 
+/// What those do who come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Visit {
+    /// They are upgraded.
+    Upgrade,
+    /// The same, and each comes from an address that nobody came from before.
+    FirstUpgrade,
+    /// They are upgraded and greeted.
+    Greeting,
+}
+
 /// Connections that come, are upgraded, on request greeted, and go.
 pub(crate) fn visit(
     wire: Wire,
     to: SocketAddr,
     count: usize,
     first: usize,
-    greets: bool,
+    what: Visit,
 ) -> anyhow::Result<()> {
     let roles = vec![Role::Visitor; count];
-    if greets {
+    if what == Visit::Greeting {
         return open_abreast(wire, to, &roles, first).map(drop);
     }
+    let sources = if what == Visit::FirstUpgrade { LOOPBACK } else { SOURCES };
     let mut streams = Vec::with_capacity(count);
     for place in 0..count {
-        let mut stream = connect(to, first + place)?;
+        let mut stream = connect(to, first + place, sources)?;
         stream.write_all(&request(wire, Role::Visitor)).context("asking for a WebSocket")?;
         streams.push(stream);
     }
@@ -320,7 +334,7 @@ fn open_abreast(
 ) -> anyhow::Result<Vec<(TcpStream, Vec<u8>)>> {
     let mut streams = Vec::with_capacity(roles.len());
     for (place, role) in roles.iter().enumerate() {
-        let mut stream = connect(to, first + place)?;
+        let mut stream = connect(to, first + place, SOURCES)?;
         stream.write_all(&request(wire, *role)).context("asking for a WebSocket")?;
         streams.push((stream, Vec::new()));
     }
@@ -347,10 +361,10 @@ fn open_abreast(
     Ok(streams)
 }
 
-/// A connection from one of many addresses of this machine.
-fn connect(to: SocketAddr, index: usize) -> anyhow::Result<TcpStream> {
+/// A connection from one of so many addresses of this machine.
+fn connect(to: SocketAddr, index: usize, sources: u32) -> anyhow::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).context("a socket")?;
-    let turn = u32::try_from(index).unwrap_or_default() % SOURCES;
+    let turn = u32::try_from(index).unwrap_or_default() % sources;
     let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 2)) + turn);
     socket.bind(&SocketAddr::from((source, 0)).into()).context("binding a client's address")?;
     socket.connect(&to.into()).with_context(|| format!("connecting to {to}"))?;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     bars::{Bar, Outcome},
-    result::{Case, REFERENCE, Results},
+    result::{Case, REFERENCE, Results, Source},
     stats::Spread,
 };
 
@@ -23,13 +23,26 @@ pub(crate) fn markdown(results: &Results, bars: &[Bar]) -> String {
         for (unit, cases) in by_unit {
             unit_table(&mut out, unit, &cases);
         }
-        let _ = writeln!(out, "{} · commit {} · `{}`\n", run.machine, run.commit, run.command);
+        sources(&mut out, &run.cases);
         for (peer, why) in &run.missing {
             let _ = writeln!(out, "Not measured: {peer}: {why}\n");
         }
     }
     bars_table(&mut out, results, bars);
     out
+}
+
+/// Where the figures come from; where not all come from one run, of which cases each is the source.
+fn sources(out: &mut String, cases: &[Case]) {
+    let mut named: BTreeMap<&Source, Vec<&str>> = BTreeMap::new();
+    for case in cases {
+        named.entry(&case.source).or_default().push(&case.name);
+    }
+    let several = named.len() > 1;
+    for (Source { machine, commit, command }, cases) in named {
+        let of = if several { format!("{}: ", cases.join("; ")) } else { String::new() };
+        let _ = writeln!(out, "{of}{machine} · commit {commit} · `{command}`\n");
+    }
 }
 
 fn unit_table(out: &mut String, unit: &str, cases: &[&Case]) {
@@ -133,14 +146,14 @@ mod tests {
             case.set_redis("roomcast", turn, 0.25);
         }
         let mut results = Results::default();
-        let run = Run {
+        let source = |commit: &str| Source {
             machine: "two cores".into(),
-            commit: "abc".into(),
+            commit: commit.into(),
             command: "compare".into(),
-            cases: vec![case],
-            missing: [("ws".to_owned(), "no node".to_owned())].into(),
         };
-        results.merge("fanout", run);
+        case.source = source("abc");
+        let run = Run { cases: vec![case], missing: [("ws".to_owned(), "no node".to_owned())].into() };
+        results.merge("fanout", run.clone());
         let bar = |at_most| Bar {
             workload: "fanout".into(),
             case: "a".into(),
@@ -159,6 +172,14 @@ mod tests {
             "| ≤ 1.6 | 1.50 | holds |",
             "| ≤ 1.4 | 1.50 | **missed** |",
         ] {
+            assert!(text.contains(part), "{part}\n{text}");
+        }
+        let mut later = Case::new("b", "µs");
+        later.source = source("def");
+        results.merge("fanout", Run { cases: vec![later], ..run });
+        let text = markdown(&results, &[]);
+        for part in ["\na: two cores · commit abc · `compare`\n", "\nb: two cores · commit def · `compare`\n"]
+        {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }
