@@ -49,6 +49,8 @@ const AT_ONCE: usize = 2;
 pub(super) struct Addresses {
     node: String,
     share_ttl: Duration,
+    /// How long a place is relied on that nobody holds.
+    keep: Duration,
     keys: Keys,
     commands: Commands,
     scripts: Arc<Scripts>,
@@ -71,6 +73,8 @@ impl Addresses {
         Self {
             node: node.to_owned(),
             share_ttl: MIN_SHARE_TTL.max(lease * 20),
+            // Of the lease, a third may have gone since the last heartbeat.
+            keep: lease / 3,
             keys,
             commands,
             scripts,
@@ -95,7 +99,7 @@ impl Addresses {
     pub(super) async fn claim(&self, key: &Arc<str>, cap: u64) -> Result<Claim, BrokerError> {
         let verdict = {
             let mut desk = self.desk();
-            if desk.has_place(key) {
+            if desk.has_place(key, Instant::now()) {
                 return Ok(Claim::Admitted);
             }
             let (was_asked, _) = desk.waiting();
@@ -148,8 +152,7 @@ impl Addresses {
             if tell_at.is_none() && is_untold {
                 tell_at = Some(now + GATHER);
             }
-            // Who asks may wait for a write about its own address, and whoever asks behind it must not.
-            let ask = is_asked.then(|| if ask_at > now { ask_at } else { now + PACE });
+            let ask = is_asked.then_some(ask_at);
             // While no more can be begun, the end of a write is what is waited for.
             let next = tell_at.into_iter().chain(ask).filter(|_| is_free).chain(retry_at).min();
             let due = async {
@@ -234,12 +237,17 @@ impl Addresses {
         if entries.iter().any(|entry| entry.asking() > 0) {
             args.extend(self.nodes.live().into_iter().map(Value::from));
         }
+        // From before the step, and no longer than the lease lasts that the others count it by.
+        let until = Instant::now() + self.keep;
         // Told again it is the same: a share is replaced, not added to.
         let granted: Vec<u64> =
             self.commands.run(&self.scripts.claim_addresses, names, args, Effect::Harmless).await?;
         match granted.as_chunks() {
             (granted, []) if granted.len() == entries.len() => {
-                let read = |&[places, reserve, far]: &[u64; 3]| Granted { places, reserve, far: far == 1 };
+                let read = |&[places, reserve, far]: &[u64; 3]| {
+                    let far = (far == 1).then_some(until);
+                    Granted { places, reserve, far }
+                };
                 Ok(granted.iter().map(read).collect())
             }
             _ => Err(nonsense("claim_addresses")),

@@ -1,7 +1,7 @@
 //! What this node holds of each address and user, what Redis knows of it, and who asks for a place. No I/O.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -21,7 +21,8 @@ pub(super) type Verdict = Result<Claim, BrokerError>;
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     shares: HashMap<Arc<str>, Share>,
-    questions: VecDeque<Question>,
+    /// Addresses with questions that nothing keeps from being asked; the oldest first, each once.
+    asked: VecDeque<Arc<str>>,
     untold: HashSet<Arc<str>>,
     /// What could not be told, and waits for [`Desk::retry`]: it must not stand before what can be told.
     failed: HashSet<Arc<str>>,
@@ -32,10 +33,13 @@ struct Share {
     /// Connections here, those that still ask for their place among them.
     held: u64,
     asking: u64,
+    /// Those of them whose question was not taken yet.
+    questions: Vec<Question>,
     /// What Redis has; none where that is not certain.
     told: Option<u64>,
-    /// The cap is far: what Redis has beyond what is held stays for those who come next, until the next renewal.
-    far: bool,
+    /// The cap is far: what Redis has beyond what is held stays for those who come next, until the next renewal. Nobody
+    /// has it after this moment, though: should the renewals fail, the node's lease ends, and others do not count it.
+    far: Option<Instant>,
     /// A write is under way: the next waits for it, so that it is known which of them was the last.
     writing: bool,
     renew_at: Instant,
@@ -43,7 +47,6 @@ struct Share {
 
 #[derive(Debug)]
 struct Question {
-    key: Arc<str>,
     cap: u64,
     asker: oneshot::Sender<Verdict>,
 }
@@ -65,8 +68,8 @@ pub(super) struct Granted {
     pub(super) places: u64,
     /// So many more may come without asking.
     pub(super) reserve: u64,
-    /// The cap is far.
-    pub(super) far: bool,
+    /// The cap is far, as far as that can be relied on.
+    pub(super) far: Option<Instant>,
 }
 
 impl Entry {
@@ -84,21 +87,36 @@ impl Entry {
 impl Share {
     /// Whether Redis counts everyone already that is held here, and may count more for a while.
     fn is_reserved(&self) -> bool {
-        self.far && !self.writing && self.told.is_some_and(|told| told >= self.held)
+        self.far.is_some() && !self.writing && self.told.is_some_and(|told| told >= self.held)
+    }
+
+    /// What is to be written of it, for those who ask.
+    fn write(&mut self, key: Arc<str>, cap: u64, askers: Vec<oneshot::Sender<Verdict>>) -> Entry {
+        self.writing = true;
+        Entry { key, settled: self.held.saturating_sub(self.asking), cap, askers }
     }
 }
 
 impl Desk {
     pub(super) fn hold(&mut self, key: &Arc<str>, renew_at: Instant) -> u64 {
-        let new = || Share { held: 0, asking: 0, told: Some(0), far: false, writing: false, renew_at };
+        let new = || Share {
+            held: 0,
+            asking: 0,
+            questions: Vec::new(),
+            told: Some(0),
+            far: None,
+            writing: false,
+            renew_at,
+        };
         let share = self.shares.entry(key.clone()).or_insert_with(new);
         share.held += 1;
         share.held
     }
 
     /// Whether a connection that is held here has its place without a question.
-    pub(super) fn has_place(&self, key: &Arc<str>) -> bool {
-        self.shares.get(key).is_some_and(Share::is_reserved)
+    pub(super) fn has_place(&self, key: &Arc<str>, now: Instant) -> bool {
+        let counted = |share: &Share| share.is_reserved() && share.far.is_some_and(|until| now < until);
+        self.shares.get(key).is_some_and(counted)
     }
 
     /// A connection that is held here asks whether it fits over all nodes.
@@ -106,7 +124,10 @@ impl Desk {
         let (asker, verdict) = oneshot::channel();
         if let Some(share) = self.shares.get_mut(key) {
             share.asking += 1;
-            self.questions.push_back(Question { key: key.clone(), cap, asker });
+            share.questions.push(Question { cap, asker });
+            if share.questions.len() == 1 && !share.writing {
+                self.asked.push_back(key.clone());
+            }
         }
         verdict
     }
@@ -118,50 +139,46 @@ impl Desk {
         }
     }
 
-    /// Whether somebody asks, and whether something is to be told that nobody asks for.
+    /// Whether somebody can be asked for, and whether something is to be told that nobody asks for.
     pub(super) fn waiting(&self) -> (bool, bool) {
-        (!self.questions.is_empty(), !self.untold.is_empty())
+        (!self.asked.is_empty(), !self.untold.is_empty())
     }
 
     /// What is to be written next, of at most so many addresses: the oldest questions, and then, where it is time for
     /// it, what is untold. Until [`Desk::end`] nothing else is written of these addresses.
     pub(super) fn begin(&mut self, most: usize, untold: bool) -> Vec<Entry> {
-        let mut batch: BTreeMap<Arc<str>, Entry> = BTreeMap::new();
-        let mut waiting = VecDeque::new();
-        while let Some(Question { key, cap, asker }) = self.questions.pop_front() {
+        let mut entries = Vec::new();
+        while entries.len() < most
+            && let Some(key) = self.asked.pop_front()
+        {
             let Some(share) = self.shares.get_mut(&key) else { continue };
-            if asker.is_closed() {
-                // It was given up: what it held is released, or stays without a claim.
-                share.asking = share.asking.saturating_sub(1);
+            let (mut cap, mut askers) = (u64::MAX, Vec::with_capacity(share.questions.len()));
+            for Question { cap: theirs, asker } in share.questions.drain(..) {
+                if asker.is_closed() {
+                    // It was given up: what it held is released, or stays without a claim.
+                    share.asking = share.asking.saturating_sub(1);
+                } else {
+                    cap = cap.min(theirs);
+                    askers.push(asker);
+                }
+            }
+            if askers.is_empty() {
                 self.settle(&key);
-            } else if share.writing || batch.len() >= most && !batch.contains_key(&key) {
-                waiting.push_back(Question { key, cap, asker });
             } else {
-                let new = || Entry { key: key.clone(), settled: 0, cap, askers: Vec::new() };
-                let entry = batch.entry(key.clone()).or_insert_with(new);
-                entry.cap = entry.cap.min(cap);
-                entry.askers.push(asker);
+                entries.push(share.write(key, cap, askers));
             }
         }
-        self.questions = waiting;
         if untold {
-            let free = most.saturating_sub(batch.len());
+            let free = most.saturating_sub(entries.len());
             let writable = |key: &&Arc<str>| self.shares.get(*key).is_none_or(|share| !share.writing);
             let taken: Vec<_> = self.untold.iter().filter(writable).take(free).cloned().collect();
             for key in taken {
                 self.untold.remove(&key);
                 // Meanwhile it may have become what Redis knows.
-                if self.shares.get(&key).is_some_and(|share| share.told != Some(share.held)) {
-                    let entry = Entry { key: key.clone(), settled: 0, cap: 0, askers: Vec::new() };
-                    batch.entry(key).or_insert(entry);
+                if let Some(share) = self.shares.get_mut(&key).filter(|share| share.told != Some(share.held))
+                {
+                    entries.push(share.write(key, 0, Vec::new()));
                 }
-            }
-        }
-        let mut entries: Vec<Entry> = batch.into_values().collect();
-        for entry in &mut entries {
-            if let Some(share) = self.shares.get_mut(&entry.key) {
-                share.writing = true;
-                entry.settled = share.held.saturating_sub(share.asking);
             }
         }
         entries
@@ -174,7 +191,10 @@ impl Desk {
             share.writing = false;
             share.asking = share.asking.saturating_sub(askers.len() as u64);
             share.told = granted.as_ref().ok().map(|given| settled + given.places + given.reserve);
-            share.far = granted.as_ref().is_ok_and(|given| given.far);
+            share.far = granted.as_ref().ok().and_then(|given| given.far);
+            if !share.questions.is_empty() {
+                self.asked.push_back(key.clone());
+            }
         }
         for (place, asker) in (0..).zip(askers) {
             let fits = |granted: Granted| if place < granted.places { Claim::Admitted } else { Claim::Full };
@@ -213,7 +233,7 @@ impl Desk {
     /// held is given back: other nodes may need it more.
     pub(super) fn renew(&mut self, now: Instant, again: Instant, all: bool) {
         for (key, share) in &mut self.shares {
-            share.far = false;
+            share.far = None;
             if all || share.renew_at <= now {
                 share.told = None;
                 share.renew_at = again;
@@ -235,9 +255,14 @@ mod tests {
         "ip/192.0.2.1".into()
     }
 
+    /// After the moments of any test.
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
     /// So many fit, and the cap is near.
     fn fits(places: u64) -> Granted {
-        Granted { places, reserve: 0, far: false }
+        Granted { places, reserve: 0, far: None }
     }
 
     fn written(entries: &[Entry]) -> Vec<(u64, u64)> {
@@ -414,8 +439,8 @@ mod tests {
         };
         let entry = one(desk.begin(10, false));
         assert_eq!((entry.settled, entry.asking(), entry.reserve()), (CROWD, 1, CROWD + 1));
-        assert!(!desk.has_place(key), "it is being written");
-        desk.end(entry, &Ok(Granted { places: 1, reserve: CROWD + 1, far: true }));
+        assert!(!desk.has_place(key, now), "it is being written");
+        desk.end(entry, &Ok(Granted { places: 1, reserve: CROWD + 1, far: Some(later()) }));
     }
 
     #[test]
@@ -425,16 +450,44 @@ mod tests {
         crowd(&mut desk, &key);
         for _ in 0..=CROWD {
             desk.hold(&key, now);
-            assert!(desk.has_place(&key));
+            assert!(desk.has_place(&key, now));
         }
         desk.hold(&key, now);
-        assert!(!desk.has_place(&key), "the reserve is used up");
+        assert!(!desk.has_place(&key, now), "the reserve is used up");
         desk.release(&key);
         assert_eq!(desk.waiting(), (false, false));
         desk.release(&key);
         assert_eq!(desk.waiting(), (false, false), "whoever goes makes room for who comes");
         desk.hold(&key, now);
-        assert!(desk.has_place(&key));
+        assert!(desk.has_place(&key, now));
+    }
+
+    #[test]
+    fn nobody_relies_on_a_place_that_was_not_renewed_in_time() {
+        let (now, key) = (Instant::now(), key());
+        let mut desk = Desk::default();
+        crowd(&mut desk, &key);
+        desk.hold(&key, now);
+        assert!(desk.has_place(&key, now));
+        assert!(!desk.has_place(&key, later() + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn who_waited_longest_is_asked_for_first() {
+        let now = Instant::now();
+        let mut desk = Desk::default();
+        let (busy, patient) = (Arc::from("ip/1"), Arc::from("ip/2"));
+        let ask = |desk: &mut Desk, key: &Arc<str>| {
+            desk.hold(key, now);
+            desk.ask(key, 9)
+        };
+        let _first = ask(&mut desk, &busy);
+        let entry = one(desk.begin(1, false));
+        let _waits = ask(&mut desk, &patient);
+        let _comes_meanwhile = ask(&mut desk, &busy);
+        desk.end(entry, &Ok(fits(1)));
+        assert_eq!(one(desk.begin(1, false)).key, patient);
+        assert_eq!(one(desk.begin(1, false)).key, busy);
     }
 
     #[test]
@@ -444,11 +497,11 @@ mod tests {
         desk.hold(&key, now);
         let _verdict = desk.ask(&key, 100);
         let entry = one(desk.begin(10, false));
-        desk.end(entry, &Ok(Granted { places: 1, reserve: 0, far: true }));
+        desk.end(entry, &Ok(Granted { places: 1, reserve: 0, far: Some(later()) }));
         desk.release(&key);
         assert_eq!(desk.waiting(), (false, false));
         desk.hold(&key, now);
-        assert!(desk.has_place(&key));
+        assert!(desk.has_place(&key, now));
         desk.release(&key);
         desk.renew(now, now + Duration::from_secs(60), false);
         let entry = one(desk.begin(10, true));
@@ -465,7 +518,7 @@ mod tests {
         crowd(&mut desk, &key);
         desk.renew(now, later, false);
         desk.hold(&key, now);
-        assert!(!desk.has_place(&key), "it is to be given back");
+        assert!(!desk.has_place(&key, now), "it is to be given back");
         desk.release(&key);
         let entry = one(desk.begin(10, true));
         assert_eq!((entry.settled, entry.asking(), entry.reserve()), (CROWD + 1, 0, 0));
@@ -496,6 +549,6 @@ mod tests {
         let entry = one(desk.begin(10, true));
         desk.end(entry, &Err(BrokerError::Busy));
         desk.hold(&key, now);
-        assert!(!desk.has_place(&key));
+        assert!(!desk.has_place(&key, now));
     }
 }

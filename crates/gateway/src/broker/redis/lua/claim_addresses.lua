@@ -3,9 +3,9 @@
 -- node, how long a share lives, of each key how many connections the node holds, how many more ask for a place, the
 -- cap over all nodes, and how many places it wants in reserve; behind them the live nodes. Answers of each key how many
 -- of those who ask fit beside the others' shares, how many places are in reserve besides, and whether the cap is far: it
--- is no small one, and all together have no more than half of it. Places and reserve are in the node's share from now on. What it holds already
--- is written whatever the others have.
-local SMALL_CAP = 16
+-- is no small one, and all together have no more than half of it. Places and reserve are in the node's share from now
+-- on. What it holds already is written whatever the others have.
+local SMALL_CAP = 7
 local node, ttl = ARGV[1], tonumber(ARGV[2])
 local now = now_ms()
 local live = {}
