@@ -388,27 +388,34 @@ impl Hub {
         !(self.round.is_empty() && self.next.is_empty())
     }
 
-    /// Serves some members of the next room of the round that has something for them. False when the round is over:
+    /// Serves some members of the next rooms of the round that have something for them. False when the round is over:
     /// what came meanwhile is for the next, so that it can gather.
     pub fn flush_step(&mut self, now: Now) -> bool {
         if self.round.is_empty() {
             std::mem::swap(&mut self.round, &mut self.next);
         }
-        if let Some(id) = self.round.pop_front() {
-            self.flush_room(id, now);
+        let mut left = FLUSH_STEP;
+        while left > 0
+            && let Some(id) = self.round.pop_front()
+        {
+            // A room without members is work, too.
+            left -= self.flush_room(id, left, now).max(1);
         }
         !self.round.is_empty()
     }
 
-    fn flush_room(&mut self, id: RoomId, now: Now) {
-        let Some(room) = self.table.room_mut(id) else { return };
+    /// Serves at most so many members of a room, and says how many.
+    fn flush_room(&mut self, id: RoomId, most: usize, now: Now) -> usize {
+        let Some(room) = self.table.room_mut(id) else { return 0 };
+        let mut served = 0;
         if room.state.sealed.is_empty() {
             promote(room);
             seal(room);
         }
         if let Some(mut block) = room.state.sealed.pop_front() {
             let until = room.state.guarded.then_some(now.instant);
-            let end = (block.cursor + FLUSH_STEP).min(room.slots());
+            let end = (block.cursor + most).min(room.slots());
+            served = end.saturating_sub(block.cursor);
             let dropped = metrics::dropped_here();
             for slot in block.cursor..end {
                 if let Some((_, seated)) = room.slot_mut(slot) {
@@ -433,6 +440,7 @@ impl Hub {
             self.next.push_back(id);
             self.wake.notify_one();
         }
+        served
     }
 
     /// Removes rooms that were empty for long. Returns their names: they need no subscription any more.

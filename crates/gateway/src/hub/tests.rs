@@ -384,12 +384,15 @@ fn what_comes_while_a_round_goes_on_gathers_for_the_next() {
     on_worker(async {
         let mut hub = new_hub();
         let mut readers = Vec::new();
-        for room in ["event:a", "event:b"] {
-            let (conn, far) = pair(ROOMY, Codec::json()).await;
-            let seat = hub.enter(&name(room), false, &conn, free(), now().instant).unwrap();
-            hub.activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
+        // The first room is as much as a step serves.
+        for (room, members) in [("event:a", FLUSH_STEP), ("event:b", 1)] {
+            for _ in 0..members {
+                let (conn, far) = pair(ROOMY, Codec::json()).await;
+                let seat = hub.enter(&name(room), false, &conn, free(), now().instant).unwrap();
+                hub.activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
+                readers.push((conn, far));
+            }
             hub.deliver(event(room, 1, 10));
-            readers.push((conn, far));
         }
         assert!(hub.flush_step(now()), "one of two rooms was served");
         hub.deliver(event("event:a", 2, 10));
@@ -400,9 +403,29 @@ fn what_comes_while_a_round_goes_on_gathers_for_the_next() {
         assert!(!hub.has_news());
         hub.deliver(event("event:b", 2, 10));
         flush_all(&mut hub);
-        for ((_, far), last) in readers.iter_mut().zip([3, 2]) {
+        let lasts = std::iter::repeat_n(3, FLUSH_STEP).chain([2]);
+        for ((_, far), last) in readers.iter_mut().zip(lasts) {
             let frames = frames_until(far, &format!("\"offset\":{last},")).await;
             assert_eq!(offsets(&frames), (1..=last).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn a_step_serves_many_small_rooms() {
+    on_worker(async {
+        let mut hub = new_hub();
+        let mut readers = Vec::new();
+        for room in ["event:a", "event:b", "event:c"] {
+            let (conn, far) = pair(ROOMY, Codec::json()).await;
+            let seat = hub.enter(&name(room), false, &conn, free(), now().instant).unwrap();
+            hub.activate(&seat, position(0), Some(reply("joined")), nothing_told).unwrap();
+            hub.deliver(event(room, 1, 10));
+            readers.push((conn, far));
+        }
+        assert!(!hub.flush_step(now()), "all of them were served");
+        for (_, far) in &mut readers {
+            assert_eq!(offsets(&frames_until(far, "\"offset\":1,").await), [1]);
         }
     });
 }
