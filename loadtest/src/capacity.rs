@@ -144,6 +144,7 @@ async fn measure(options: &Options) -> anyhow::Result<Coefficients> {
         peers: PathBuf::new(),
         built: PathBuf::new(),
         run: folder.path().to_owned(),
+        settings: Vec::new(),
     };
     cpu::pin(cores.client)?;
     let size = if options.quick {

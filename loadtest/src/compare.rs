@@ -198,6 +198,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
         peers: options.peers_dir.clone(),
         built: options.peers_built.clone(),
         run: folder.path().to_owned(),
+        settings: Vec::new(),
     };
     let (peers, missing) = choose(&options, &places)?;
     let bench = Bench {
@@ -225,10 +226,13 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     for workload in workloads {
         eprintln!("{}", workload.name());
         let mut cases = workload.measure(&bench).await.with_context(|| workload.name())?;
+        // What was not measured replaces nothing.
+        cases.retain(|case| !case.series.is_empty());
         for case in &mut cases {
             case.source = source.clone();
+            case.missing.extend(missing.clone());
         }
-        let run = Run { cases, missing: missing.clone() };
+        let run = Run { cases };
         fresh.merge(&workload.name(), run.clone());
         results.merge(&workload.name(), run);
         // Each workload is kept as soon as it is measured: a long run that is broken off has not been for nothing.

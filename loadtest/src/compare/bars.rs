@@ -78,7 +78,7 @@ mod tests {
         case.set("roomcast", 0, roomcast);
         case.set("limit", 0, limit);
         let mut results = Results::default();
-        let run = Run { cases: vec![case], missing: std::collections::BTreeMap::new() };
+        let run = Run { cases: vec![case] };
         results.merge("fanout", run);
         results
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     Bench,
     contest::Contestant,
-    peer::{Peer, Running},
+    peer::{Peer, Places, Running},
     result::Case,
     swarm::{Swarm, Visit, visit},
     wire::{self, Role},
@@ -16,6 +16,14 @@ use crate::report;
 const UNIT: &str = "µs of server CPU per connection";
 /// Connections of one turn of a round.
 const ABREAST: usize = 64;
+/// Roomcast's own cap: who comes from an address, and how often, is what this workload is about.
+const DEFAULT_CAP: &str = "limits.connections_per_ip=10";
+/// How long it may take until all is done that an end brings with it.
+const GONE: Duration = Duration::from_millis(20);
+/// The same where a server remembers an address until its next heartbeat.
+const FORGOTTEN: Duration = Duration::from_millis(2200);
+/// A round of those who come for the first time is so many times longer, so that the quiet after it counts little.
+const STRANGERS: u32 = 4;
 /// Events that a room remembers, and that a client asks for.
 const PAST: usize = 200;
 const RECENT: usize = 100;
@@ -28,8 +36,9 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let mut rate =
         Case::new("handshakes per second", "handshakes per second, one client after another's answer");
     let mut servers = Vec::new();
+    let places = Places { settings: vec![DEFAULT_CAP], ..bench.places.clone() };
     for &peer in &bench.peers {
-        servers.push(Running::start(peer, &bench.places, bench.cores).await?);
+        servers.push(Running::start(peer, &places, bench.cores).await?);
     }
     let mut number = 0;
     let bar = report::bar("handshake", (servers.len() * (bench.rounds + 1)) as u64);
@@ -38,24 +47,25 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             let server = &servers[(place + round) % servers.len()];
             let name = server.peer.name();
             let visits = [
-                (Visit::Upgrade, &mut bare),
-                (Visit::FirstUpgrade, &mut strange),
-                (Visit::Greeting, &mut greeted),
+                (Visit::Upgrade, &mut bare, bench.round_time, GONE),
+                (Visit::Greeting, &mut greeted, bench.round_time, GONE),
+                (Visit::FirstUpgrade, &mut strange, bench.round_time * STRANGERS, FORGOTTEN),
             ];
-            for (what, case) in visits {
-                if !bench.wants(&case.name) || what == Visit::Greeting && !server.peer.has_rooms() {
+            for (what, case, time, gone) in visits {
+                let wanted = bench.wants(&case.name) || what == Visit::Upgrade && bench.wants(&rate.name);
+                if !wanted || what == Visit::Greeting && !server.peer.has_rooms() {
                     continue;
                 }
                 let before = server.cpu()?;
                 let redis = server.redis_cpu()?;
                 let (began, first) = (Instant::now(), number);
-                while number == first || began.elapsed() < bench.round_time {
+                while number == first || began.elapsed() < time {
                     visit(server.peer.wire(), server.address, ABREAST, number, what)?;
                     number += ABREAST;
                 }
                 let took = began.elapsed();
                 // What a server does when they have gone is a part of their cost.
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(gone);
                 if let Some(round) = round.checked_sub(1) {
                     let count = number - first;
                     case.set(name, round, each(server.cpu()? - before, count));
@@ -98,7 +108,7 @@ pub(super) async fn join(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     drop(Swarm::open(peer.wire(), running.address, &[role; ABREAST])?);
                     count += ABREAST;
                 }
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(GONE);
                 if let Some(round) = round.checked_sub(1) {
                     case.set(peer.name(), round, each(running.cpu()? - before, count));
                     case.set_redis(peer.name(), round, each(running.redis_cpu()? - redis, count));

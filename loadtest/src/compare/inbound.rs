@@ -62,11 +62,10 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     }
                     // A peer that does not bear it is left out from here on, and roomcast may not be one.
                     Err(error) if server.running.peer != Peer::Roomcast => {
-                        bar.suspend(|| {
-                            eprintln!("{}, {bytes} B: left out: {error:#}", server.running.peer.name());
-                        });
-                        let left_out = servers.remove(index);
-                        case.series.remove(left_out.running.peer.name());
+                        let name = server.running.peer.name();
+                        bar.suspend(|| eprintln!("{name}, {bytes} B: left out: {error:#}"));
+                        case.leave_out(name, &format!("{error:#}"));
+                        servers.remove(index);
                         break;
                     }
                     Err(error) => return Err(error.context(format!("roomcast, {bytes} B"))),

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
 use super::{
     Bench,
@@ -51,7 +51,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         let mut contestants = enter(bench, &group, 1, subscribers).await?;
         let bar = report::bar("latency", ((rounds + 1) * contestants.len()) as u64);
         for round in 0..=rounds {
-            let mut ended = Vec::new();
+            let mut ended = BTreeMap::new();
             for index in 0..contestants.len() {
                 let peer = contestants[index].peer();
                 let gentle = format!("{GENTLE} events/s × {subscribers}");
@@ -68,17 +68,15 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                     }
                     // Who waits for its turn still answers the pings of its server.
                     attend(&mut contestants, &mut ended)?;
-                    if ended.contains(&peer) {
+                    if ended.contains_key(&peer) {
                         break;
                     }
                     let outcome = match offer::offer(&mut contestants[index], rate, time, BYTES)
                         .and_then(Outcome::whole)
                     {
                         Ok(outcome) => outcome,
-                        Err(error) if peer == Peer::Roomcast => return Err(error.context(peer.name())),
                         Err(error) => {
-                            bar.suspend(|| eprintln!("{}, {load}: left out: {error:#}", peer.name()));
-                            ended.push(peer);
+                            leave_out(&mut ended, peer, error.context(load))?;
                             break;
                         }
                     };
@@ -92,9 +90,14 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 bar.inc(1);
             }
             attend(&mut contestants, &mut ended)?;
-            contestants.retain(|contestant| !ended.contains(&contestant.peer()));
-            for peer in ended {
-                cases.forget(peer);
+            for contestant in contestants.iter().filter(|_| round == rounds) {
+                if let Err(error) = contestant.check_even() {
+                    leave_out(&mut ended, contestant.peer(), error)?;
+                }
+            }
+            contestants.retain(|contestant| !ended.contains_key(&contestant.peer()));
+            for (peer, why) in ended {
+                cases.leave_out(peer, &why);
             }
         }
         bar.finish_and_clear();
@@ -103,18 +106,26 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     Ok(cases.list)
 }
 
-/// Takes what came by itself. A peer that has ended its connections takes part no more, and roomcast has failed.
-fn attend(contestants: &mut [Contestant], ended: &mut Vec<Peer>) -> anyhow::Result<()> {
+/// Takes what came by itself. A peer that has ended its connections takes part no more.
+fn attend(contestants: &mut [Contestant], ended: &mut BTreeMap<Peer, String>) -> anyhow::Result<()> {
     for contestant in contestants {
         let peer = contestant.peer();
-        if !ended.contains(&peer)
+        if !ended.contains_key(&peer)
             && let Err(error) = contestant.idle().and_then(|()| contestant.check_open())
         {
-            ensure!(peer != Peer::Roomcast, "roomcast: {error:#}");
-            eprintln!("{}: left out: {error:#}", peer.name());
-            ended.push(peer);
+            leave_out(ended, peer, error)?;
         }
     }
+    Ok(())
+}
+
+/// Without roomcast there is no comparison, and without the bare loop nothing to compare with.
+fn leave_out(ended: &mut BTreeMap<Peer, String>, peer: Peer, error: anyhow::Error) -> anyhow::Result<()> {
+    if matches!(peer, Peer::Roomcast | Peer::Limit) {
+        return Err(error.context(peer.name()));
+    }
+    eprintln!("{}: left out: {error:#}", peer.name());
+    ended.insert(peer, format!("{error:#}"));
     Ok(())
 }
 
@@ -132,10 +143,10 @@ impl Cases {
         self.list[place].set(peer.name(), turn, value);
     }
 
-    /// What was measured of a peer's latency before it was left out is no figure either.
-    fn forget(&mut self, peer: Peer) {
+    /// A peer did not hold out. What it bears at most was measured apart.
+    fn leave_out(&mut self, peer: Peer, why: &str) {
         for case in self.list.iter_mut().filter(|case| case.unit == UNIT) {
-            case.series.remove(peer.name());
+            case.leave_out(peer.name(), why);
         }
     }
 }
@@ -213,8 +224,13 @@ pub(super) async fn sustained(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             eprintln!("  {}: {trouble}", peer.name());
         }
         set(&mut lost, peer, outcome.lost + outcome.cut_off);
+        let even = contestant.check_even();
+        let whole = if outcome.is_whole() { even } else { Err(anyhow::anyhow!("not everything came")) };
         for (case, quantile) in &mut late {
-            case.set(peer.name(), 0, outcome.us(*quantile));
+            match &whole {
+                Ok(()) => case.set(peer.name(), 0, outcome.us(*quantile)),
+                Err(error) => case.leave_out(peer.name(), &format!("{error:#}")),
+            }
         }
         let share = |from: u64, to: u64| {
             Duration::from_nanos(to.saturating_sub(from)).as_secs_f64()

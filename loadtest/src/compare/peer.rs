@@ -30,7 +30,7 @@ const HMAC_KEY: &str = "compare-compare-compare-compare-compare";
 /// Opens the internal API, as above.
 pub(super) const API_KEY: &str = "compare-api-key-of-one-run";
 const START_WAIT: Duration = Duration::from_secs(20);
-/// The caps that a comparison would otherwise meet. They are counted all the same, as in life.
+/// The caps that a comparison would otherwise meet. What is counted for them is counted all the same.
 const ROOMY: [&str; 8] = [
     // Redis shares its core with the clients; a command that waits for them is late, and not lost.
     "redis.command_timeout=5s",
@@ -149,6 +149,8 @@ pub(crate) struct Places {
     pub(crate) built: PathBuf,
     /// Logs and data of this run.
     pub(crate) run: PathBuf,
+    /// Settings of roomcast's besides those that all comparisons have.
+    pub(crate) settings: Vec<&'static str>,
 }
 
 /// A redis-server on the clients' core.
@@ -237,7 +239,7 @@ impl Running {
                     env("ROOMCAST_LOG__LEVEL", "warn"),
                 ];
                 let mut words = vec!["serve"];
-                for setting in ROOMY {
+                for setting in ROOMY.iter().chain(&places.settings) {
                     words.extend(["--set", setting]);
                 }
                 pinned(name, core, &program, &words, &env, &log)?

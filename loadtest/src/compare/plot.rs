@@ -184,7 +184,7 @@ mod tests {
             }
         }
         let mut results = Results::default();
-        let run = Run { cases: vec![fast, slow], missing: BTreeMap::new() };
+        let run = Run { cases: vec![fast, slow] };
         results.merge("fanout", run);
         let pictures = pictures(&results).unwrap();
         let names: Vec<&str> = pictures.iter().map(|(name, _)| name.as_str()).collect();

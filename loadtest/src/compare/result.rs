@@ -21,8 +21,6 @@ pub(crate) struct Results {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) cases: Vec<Case>,
-    /// Servers that could not take part, and why.
-    pub(crate) missing: BTreeMap<String, String>,
 }
 
 /// Where figures come from.
@@ -35,11 +33,14 @@ pub(crate) struct Source {
 }
 
 /// One thing that was measured on several servers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) unit: String,
     pub(crate) source: Source,
+    /// Servers that could not take part, or did not hold out, and why.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) missing: BTreeMap<String, String>,
     pub(crate) series: BTreeMap<String, Series>,
 }
 
@@ -59,8 +60,13 @@ impl Case {
     }
 
     pub(crate) fn new(name: impl Into<String>, unit: &str) -> Self {
-        let source = Source::default();
-        Self { name: name.into(), unit: unit.to_owned(), source, series: BTreeMap::new() }
+        Self { name: name.into(), unit: unit.to_owned(), ..Self::default() }
+    }
+
+    /// A server that did not hold out: what was measured of it before is no figure either.
+    pub(crate) fn leave_out(&mut self, server: &str, why: &str) {
+        self.series.remove(server);
+        self.missing.insert(server.to_owned(), format!("left out: {why}"));
     }
 
     /// What a server took in a round.
@@ -103,14 +109,12 @@ impl Results {
             self.workloads.insert(workload.to_owned(), run);
             return;
         };
-        let mut cases = std::mem::take(&mut old.cases);
         for case in run.cases {
-            match cases.iter_mut().find(|old| old.name == case.name) {
+            match old.cases.iter_mut().find(|old| old.name == case.name) {
                 Some(old) => *old = case,
-                None => cases.push(case),
+                None => old.cases.push(case),
             }
         }
-        *old = Run { cases, ..run };
     }
 }
 
@@ -159,7 +163,16 @@ mod tests {
     use super::*;
 
     fn run(cases: Vec<Case>) -> Run {
-        Run { cases, missing: BTreeMap::new() }
+        Run { cases }
+    }
+
+    #[test]
+    fn what_was_published_can_be_added_to() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance/compare.json");
+        let results = Results::load(&path).unwrap();
+        assert!(results.workloads.len() > 5, "{:?}", results.workloads.keys());
+        let commit = |case: &Case| !case.source.commit.is_empty() && !case.series.is_empty();
+        assert!(results.workloads.values().flat_map(|run| &run.cases).all(commit));
     }
 
     #[test]

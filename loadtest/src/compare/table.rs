@@ -24,9 +24,7 @@ pub(crate) fn markdown(results: &Results, bars: &[Bar]) -> String {
             unit_table(&mut out, unit, &cases);
         }
         sources(&mut out, &run.cases);
-        for (peer, why) in &run.missing {
-            let _ = writeln!(out, "Not measured: {peer}: {why}\n");
-        }
+        missing(&mut out, &run.cases);
     }
     bars_table(&mut out, results, bars);
     out
@@ -42,6 +40,20 @@ fn sources(out: &mut String, cases: &[Case]) {
     for (Source { machine, commit, command }, cases) in named {
         let of = if several { format!("{}: ", cases.join("; ")) } else { String::new() };
         let _ = writeln!(out, "{of}{machine} · commit {commit} · `{command}`\n");
+    }
+}
+
+/// Who is not in the table, or not in all of its rows, and why.
+fn missing(out: &mut String, cases: &[Case]) {
+    let mut named: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for case in cases {
+        for (peer, why) in &case.missing {
+            named.entry((peer, why)).or_default().push(&case.name);
+        }
+    }
+    for ((peer, why), of) in named {
+        let of = if of.len() < cases.len() { format!(" ({})", of.join("; ")) } else { String::new() };
+        let _ = writeln!(out, "Not measured: {peer}{of}: {why}\n");
     }
 }
 
@@ -152,8 +164,8 @@ mod tests {
             command: "compare".into(),
         };
         case.source = source("abc");
-        let run = Run { cases: vec![case], missing: [("ws".to_owned(), "no node".to_owned())].into() };
-        results.merge("fanout", run.clone());
+        case.missing.insert("ws".to_owned(), "no node".to_owned());
+        results.merge("fanout", Run { cases: vec![case] });
         let bar = |at_most| Bar {
             workload: "fanout".into(),
             case: "a".into(),
@@ -176,10 +188,16 @@ mod tests {
         }
         let mut later = Case::new("b", "µs");
         later.source = source("def");
-        results.merge("fanout", Run { cases: vec![later], ..run });
+        later.set("ws", 0, 1.0);
+        later.leave_out("ws", "2 deliveries lost");
+        results.merge("fanout", Run { cases: vec![later] });
         let text = markdown(&results, &[]);
-        for part in ["\na: two cores · commit abc · `compare`\n", "\nb: two cores · commit def · `compare`\n"]
-        {
+        for part in [
+            "\nNot measured: ws (a): no node\n",
+            "\nNot measured: ws (b): left out: 2 deliveries lost\n",
+            "\na: two cores · commit abc · `compare`\n",
+            "\nb: two cores · commit def · `compare`\n",
+        ] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }
