@@ -172,10 +172,9 @@ async fn every_byte_of_a_burst_arrives_whoever_reads_and_whoever_talks_meanwhile
 async fn who_comes_in_the_middle_of_a_burst_misses_nothing_from_there_on() {
     let roomy = [("workers", "1"), ("limits.outbound_bytes", "64MiB"), ("limits.outbound_frames", "100000")];
     let node = TestNode::alone(&roomy).await;
-    let talk = async {
-        let token = token("tom", "member", Duration::from_secs(600));
-        talk(member(&node, 200, Some(&token)).await).await
-    };
+    let token = token("tom", "member", Duration::from_secs(600));
+    // There before the burst begins: what it hears is what the others are held against.
+    let talk = talk(member(&node, 200, Some(&token)).await);
     let come = async {
         let mut heard = Vec::new();
         for from in 1..=16 {
