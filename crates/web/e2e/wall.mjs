@@ -94,6 +94,8 @@ export const wallSteps = [
     await until("the picture should arrive", async () => same(await dora.locator(`${shared} img`).evaluate((image) => image.naturalWidth), 480));
     await dora.click(`${shared} .heart`);
     await shows(carl, `${shared} .heart .number`, "1");
+    // What a page remembers is what it was answered, and others may hear of it before.
+    await dora.locator(`${shared} .heart[aria-pressed=true]:not(.on-its-way)`).waitFor();
     await dora.reload();
     await live(dora);
     await until("it should hang there after a reload", async () => same(await dora.locator(`${shared} img`).evaluate((image) => image.naturalWidth).catch(() => 0), 480));
