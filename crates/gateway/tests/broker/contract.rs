@@ -488,7 +488,7 @@ pub(crate) async fn all_figures_are_told_to_who_wants_them_and_leave_with_their_
 }
 
 /// One more connection, which stays only where it fits.
-async fn enter(node: &Node, key: &Arc<str>, cap: u64) -> Claim {
+pub(crate) async fn enter(node: &Node, key: &Arc<str>, cap: u64) -> Claim {
     node.broker.hold_address(key);
     let claim = node.broker.claim_address(key, cap).await.unwrap();
     if claim == Claim::Full {

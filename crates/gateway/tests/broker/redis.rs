@@ -14,7 +14,7 @@ use roomcast_protocol::{Data, Epoch, Offset, Position};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    contract::{contract, promises},
+    contract::{contract, enter, promises},
     server::RedisServer,
     world::{HISTORY, Node, World, connect, connect_with, numbered, present, report, room, settings},
 };
@@ -455,14 +455,7 @@ async fn a_storm_asks_for_its_places_together_and_each_address_holds_its_cap() {
     let (a, b) = (world.node("a").await, world.node("b").await);
     a.heartbeat().await;
     b.heartbeat().await;
-    let enter = async |node: &Node, key: &Arc<str>| {
-        node.broker.hold_address(key);
-        let claim = node.broker.claim_address(key, CAP).await.unwrap();
-        if claim == Claim::Full {
-            node.broker.release_address(key);
-        }
-        claim == Claim::Admitted
-    };
+    let enter = async |node: &Node, key: &Arc<str>| enter(node, key, CAP).await == Claim::Admitted;
     let before = scripts_run(server);
     let addresses: Vec<Arc<str>> = (0..40).map(|number| format!("ip/192.0.2.{number}").into()).collect();
     let storm = addresses.iter().flat_map(|key| (0..15).flat_map(move |_| [(key, true), (key, false)]));
@@ -487,14 +480,7 @@ async fn a_crowd_behind_one_address_has_places_in_reserve_while_its_cap_is_far()
     a.heartbeat().await;
     b.heartbeat().await;
     let key: Arc<str> = "ip/192.0.2.1".into();
-    let enter = async |node: &Node| {
-        node.broker.hold_address(&key);
-        let claim = node.broker.claim_address(&key, CAP).await.unwrap();
-        if claim == Claim::Full {
-            node.broker.release_address(&key);
-        }
-        claim == Claim::Admitted
-    };
+    let enter = async |node: &Node| enter(node, &key, CAP).await == Claim::Admitted;
     let before = scripts_run(server);
     for _ in 0..100 {
         assert!(enter(&a).await);

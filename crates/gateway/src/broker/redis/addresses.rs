@@ -3,8 +3,9 @@
 //!
 //! One task asks and tells. A claim that comes alone is asked for at once; in a storm those of a millisecond go
 //! together. Where the cap is far, a place is not given back before the next heartbeat, so that whoever comes next from
-//! that address has it without a question; and of an address from which many come, more are kept in reserve. What a claim did not tell (a connection that ended, an answer that got lost) is told soon after, many in one
-//! go. Nothing here decides what holds while Redis is away.
+//! that address has it without a question; and of an address from which many come, more are kept in reserve. What a claim
+//! did not tell (a connection that ended, an answer that got lost) is told soon after, many in one go. Nothing here
+//! decides what holds while Redis is away.
 
 use std::{
     sync::{
