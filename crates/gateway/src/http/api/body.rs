@@ -92,7 +92,8 @@ pub(super) fn batch_items(text: &str) -> Result<Vec<&RawValue>, Problem> {
 }
 
 /// Runs `work` over the items, at most `step` at once: items that name the same room together and in order, others side
-/// by side. It returns one result per item; none where `work` gave too few.
+/// by side, begun in the order in which their rooms are named first. It returns one result per item; none where `work`
+/// gave too few.
 pub(super) async fn in_order_per_room<'a, T, F>(
     items: Vec<&'a RawValue>,
     concurrency: usize,
@@ -107,11 +108,16 @@ where
         #[serde(borrow)]
         room: Option<Cow<'a, str>>,
     }
-    let mut lines: HashMap<Option<Cow<'_, str>>, Vec<(usize, &str)>> = HashMap::new();
-    let mut results = Vec::new();
+    let mut rooms: HashMap<Option<Cow<'_, str>>, usize> = HashMap::new();
+    let mut lines: Vec<Vec<(usize, &str)>> = Vec::new();
+    let mut results = Vec::with_capacity(items.len());
     for (at, item) in items.into_iter().enumerate() {
         let room = serde_json::from_str::<Named<'_>>(item.get()).ok().and_then(|named| named.room);
-        lines.entry(room).or_default().push((at, item.get()));
+        let line = *rooms.entry(room).or_insert(lines.len());
+        if line == lines.len() {
+            lines.push(Vec::new());
+        }
+        lines[line].push((at, item.get()));
         results.push(None);
     }
     let work = &work;
@@ -123,7 +129,7 @@ where
         }
         results
     };
-    let lines: Vec<_> = lines.into_values().map(line).collect();
+    let lines: Vec<_> = lines.into_iter().map(line).collect();
     let mut done = stream::iter(lines).buffer_unordered(concurrency);
     while let Some(line) = done.next().await {
         for (at, result) in line {
@@ -131,4 +137,29 @@ where
         }
     }
     results
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn rooms_are_begun_in_the_order_in_which_they_are_named_first() {
+        let names: Vec<String> = (0..100).map(|n| format!("event:{}", n * 37 % 50)).collect();
+        let text =
+            serde_json::json!(names.iter().map(|name| serde_json::json!({"room": name})).collect::<Vec<_>>());
+        let text = text.to_string();
+        let begun = RefCell::new(Vec::new());
+        let work = |items: Vec<&str>| {
+            begun.borrow_mut().push(items[0].to_owned());
+            std::future::ready(vec![(); items.len()])
+        };
+        let results = in_order_per_room(batch_items(&text).unwrap(), 3, 8, work).await;
+        assert_eq!(results, vec![Some(()); 100]);
+        let expected: Vec<String> =
+            names[..50].iter().map(|name| format!(r#"{{"room":"{name}"}}"#)).collect();
+        assert_eq!(*begun.borrow(), expected);
+    }
 }
