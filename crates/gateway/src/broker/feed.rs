@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Control, Feed, Scope};
 
-/// Items on their way to the reader: what a burst of a second may bring, as many as fred's own channel holds.
+/// Items on their way to the reader: what a burst of a second may bring.
 pub(crate) const DEFAULT_FEED_CAPACITY: usize = 65_536;
 /// Controls kept aside while the channel is full. No history repairs their loss.
 const MAX_CONTROLS: usize = 1_024;
@@ -25,19 +25,16 @@ pub(crate) enum Dropped {
     ControlsFull,
     /// It was no payload of ours.
     Malformed,
-    /// The client's own channel overflowed.
-    ClientLagged,
 }
 
 impl Dropped {
-    const ALL: [Self; 4] = [Self::FeedFull, Self::ControlsFull, Self::Malformed, Self::ClientLagged];
+    const ALL: [Self; 3] = [Self::FeedFull, Self::ControlsFull, Self::Malformed];
 
     const fn as_str(self) -> &'static str {
         match self {
             Dropped::FeedFull => "feed_full",
             Dropped::ControlsFull => "controls_full",
             Dropped::Malformed => "malformed",
-            Dropped::ClientLagged => "client_lagged",
         }
     }
 

@@ -1,7 +1,7 @@
 //! A real redis-server of the test's own, ended with it.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -76,8 +76,9 @@ impl RedisServer {
             if self.process.try_wait().unwrap().is_some() {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
-                && ["+PONG", "-NOAUTH"].iter().any(|word| self.command(&["PING"]).starts_with(word))
+            // It may not listen yet, and whoever listens there may be another that is about to go.
+            if let Ok(answer) = ask(self.port, &["PING"])
+                && ["+PONG", "-NOAUTH"].iter().any(|word| answer.starts_with(word))
             {
                 return true;
             }
@@ -89,16 +90,20 @@ impl RedisServer {
 
 /// One command over a connection of its own to whoever listens there; the raw answer, as far as it came at once.
 pub(crate) fn command(port: u16, words: &[&str]) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    ask(port, words).unwrap()
+}
+
+fn ask(port: u16, words: &[&str]) -> io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut request = format!("*{}\r\n", words.len());
     for word in words {
         request.extend([&format!("${}\r\n", word.len()), *word, "\r\n"]);
     }
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes())?;
     let mut answer = vec![0; 65_536];
-    let read = stream.read(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer[..read]).into_owned()
+    let read = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
 }
 
 pub(crate) fn free_port() -> u16 {

@@ -1,7 +1,8 @@
-//! Opening a connection for commands: TCP, TLS where it is asked for, and the greeting.
+//! Opening a connection: TCP, TLS where it is asked for, and the greeting.
 
 use std::time::Duration;
 
+use bytes::BytesMut;
 use fred::{
     error::{Error, ErrorKind},
     rustls::pki_types::ServerName,
@@ -10,10 +11,16 @@ use fred::{
         config::{Config, Server, TlsConnector},
     },
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 
 use super::{
-    multiplexed::{Connection, Multiplexed},
+    hearing::{Asker, Hearing},
+    multiplexed::Connection,
+    resp,
     shard::Context,
 };
 
@@ -22,51 +29,88 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long TLS and the greeting may take, in all.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);
 
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 /// Opens a connection for commands to this server. Cancel safe.
 pub(super) async fn dial(context: &Context, server: &Server) -> Result<Connection, Error> {
-    let config = context.plan.data(server);
+    commands(context, &context.plan.data(server), server).await
+}
+
+/// Opens a connection for commands to this sentinel. Cancel safe.
+pub(super) async fn dial_sentinel(context: &Context, server: &Server) -> Result<Connection, Error> {
+    commands(context, &context.plan.sentinel(server), server).await
+}
+
+/// Opens a connection for subscriptions to this server; `hear` gets the channel and the bytes of each message. Cancel safe.
+pub(super) async fn dial_hearing(
+    context: &Context,
+    server: &Server,
+    hear: impl FnMut(&[u8], &[u8]) + Send + 'static,
+) -> Result<(Hearing, Asker), Error> {
+    let Context { plan, tasks, .. } = context;
+    let stream = open(&plan.data(server), server).await?;
+    Ok(Hearing::start(stream, plan.settings.command_timeout, tasks, hear))
+}
+
+async fn commands(context: &Context, config: &Config, server: &Server) -> Result<Connection, Error> {
+    let stream = open(config, server).await?;
+    Ok(Connection::start(stream, context.plan.settings.command_timeout, &context.tasks))
+}
+
+/// A connection on which all is said before the first command.
+async fn open(config: &Config, server: &Server) -> Result<Box<dyn Stream>, Error> {
     let opening = TcpStream::connect((host(server), server.port));
     let tcp = timeout(TCP_TIMEOUT, opening).await.map_err(|_| late("could be reached"))??;
     // What waits is gathered here already.
     tcp.set_nodelay(true)?;
     let greeted = async {
-        let connection = start(context, &config, server, tcp).await?;
-        greet(&config, connection.commands()).await?;
-        Ok(connection)
+        let mut stream = encrypted(config, server, tcp).await?;
+        greet(config, &mut stream).await?;
+        Ok(stream)
     };
     timeout(GREETING_TIMEOUT, greeted).await.unwrap_or_else(|_| Err(late("has greeted")))
 }
 
-async fn start(
-    context: &Context,
-    config: &Config,
-    server: &Server,
-    tcp: TcpStream,
-) -> Result<Connection, Error> {
-    let Context { plan, tasks, .. } = context;
-    let command_timeout = plan.settings.command_timeout;
-    let Some(tls) = &config.tls else { return Ok(Connection::start(tcp, command_timeout, tasks)) };
+async fn encrypted(config: &Config, server: &Server, tcp: TcpStream) -> Result<Box<dyn Stream>, Error> {
+    let Some(tls) = &config.tls else { return Ok(Box::new(tcp)) };
     let TlsConnector::Rustls(connector) = &tls.connector;
     let name = server.tls_server_name.as_deref().unwrap_or_else(|| host(server));
     let name = ServerName::try_from(name.to_owned())
         .map_err(|error| Error::new(ErrorKind::Tls, format!("{server} has no name for TLS: {error}")))?;
     let stream =
         connector.connect(name, tcp).await.map_err(|error| Error::new(ErrorKind::Tls, error.to_string()))?;
-    Ok(Connection::start(stream, command_timeout, tasks))
+    Ok(Box::new(stream))
 }
 
 /// RESP3: with RESP2 an answer's kind is ambiguous. Who we are goes in the same word.
-async fn greet(config: &Config, commands: &Multiplexed) -> Result<(), Error> {
+async fn greet(config: &Config, stream: &mut Box<dyn Stream>) -> Result<(), Error> {
     let mut words: Vec<Value> = vec!["3".into()];
     if let Some(password) = &config.password {
         let user = config.username.as_deref().unwrap_or("default");
         words.extend(["AUTH".into(), user.into(), password.as_str().into()]);
     }
-    commands.send::<Value>("HELLO", &words).await.map_err(without_words)?;
+    exchange(stream, "HELLO", &words).await.map_err(without_words)?;
     if let Some(database) = config.database {
-        commands.send::<Value>("SELECT", &[database.to_string().into()]).await?;
+        exchange(stream, "SELECT", &[database.to_string().into()]).await?;
     }
     Ok(())
+}
+
+/// One command and its answer, on a connection that has nothing else to do.
+async fn exchange(stream: &mut Box<dyn Stream>, name: &str, words: &[Value]) -> Result<Value, Error> {
+    stream.write_all(&resp::command(name, words)?).await?;
+    stream.flush().await?;
+    let mut answer = BytesMut::new();
+    loop {
+        if let Some(frame) = resp::frame(&mut answer)? {
+            return frame.try_into();
+        }
+        if stream.read_buf(&mut answer).await? == 0 {
+            return Err(Error::new(ErrorKind::IO, "the connection was closed"));
+        }
+    }
 }
 
 /// An address in version 6 stands in brackets in a URL, and nowhere else.

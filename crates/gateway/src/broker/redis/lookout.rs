@@ -47,7 +47,7 @@ impl Lookout {
         let asked = async {
             match self {
                 Self::Nobody(server) => Ok(vec![(server.clone(), 0, LAST_SLOT)]),
-                Self::Sentinels(sentinels) => Ok(vec![(sentinels.look(&context.plan).await?, 0, LAST_SLOT)]),
+                Self::Sentinels(sentinels) => Ok(vec![(sentinels.look(context).await?, 0, LAST_SLOT)]),
                 Self::Cluster(cluster) => cluster.look(context).await,
             }
         };

@@ -1,10 +1,10 @@
 //! The Redis broker: streams and scripts over one connection to each server, pub/sub over another.
 //!
 //! One server, a master that sentinels name, or a cluster are the same thing here: a [`lookout`] says which server owns
-//! which slots, each of these is a [`shard`], and [`routes`] lead to it. fred stays inside this folder, for subscriptions
-//! and sentinels; commands go over a connection of our own ([`multiplexed`]). Nothing here
-//! repeats a command whose fate is unknown, waits for a connection, or decides what a gap means: a caller hears
-//! [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
+//! which slots, each of these is a [`shard`], and [`routes`] lead to it. The connections are our own: one for commands
+//! ([`multiplexed`]), one for subscriptions ([`hearing`]); fred stays inside this folder, for values, errors and addresses.
+//! Nothing here repeats a command whose fate is unknown, waits for a connection, or decides what a gap means: a caller
+//! hears [`BrokerError::Unavailable`], the reader of the feed [`Feed::Interrupted`].
 
 mod addresses;
 mod channels;
@@ -13,8 +13,8 @@ mod commands;
 mod dial;
 mod fault;
 mod health;
+mod hearing;
 mod keys;
-mod link;
 mod log;
 mod lookout;
 mod multiplexed;
@@ -67,7 +67,6 @@ use dial::dial;
 use fault::Effect;
 use health::HealthCell;
 use keys::Keys;
-use link::{Link, Purpose};
 use log::Log;
 use lookout::Lookout;
 use nodes::Nodes;
@@ -433,12 +432,12 @@ async fn try_begin(
         .ok_or_else(|| BrokerError::refused("no server owns the slot of the nodes' own keys"))?;
     let failed = |error| fault::start_error(&error);
     let connection = dial(context, &home).await.map_err(failed)?;
-    let subscriptions = Link::open(&context.plan, &home, Purpose::Subscriptions).await.map_err(failed)?;
     let (shard, requests) = context.shard(&home);
+    let (hearing, asker) = shard::hear(context, &shard).await.map_err(failed)?;
     shard::admit(context, &shard, connection.commands()).await.map_err(failed)?;
     let own = HashSet::from([context.keys.control()]);
     let mut subscribing = Task::new(context.clone(), shard.clone(), requests, own);
-    if let Err(error) = subscribing.begin(subscriptions).await {
+    if let Err(error) = subscribing.begin(hearing, asker).await {
         shard.end();
         return Err(failed(error));
     }

@@ -43,7 +43,6 @@ struct State {
     published: Instant,
     /// The subscription connection's last sign of life; none while there is no connection.
     pong: Option<Instant>,
-    distrusted: bool,
 }
 
 /// What the watchdog found.
@@ -68,7 +67,6 @@ impl Probe {
             heard: now,
             published: now,
             pong: None,
-            distrusted: false,
         }))
     }
 
@@ -112,7 +110,6 @@ impl Probe {
     pub(super) fn subscriptions_opened(&self, now: Instant) {
         let mut state = self.lock();
         state.pong = Some(now);
-        state.distrusted = false;
         state.unheard_since = None;
     }
 
@@ -134,18 +131,11 @@ impl Probe {
         }
     }
 
-    /// The subscription connection answers nonsense.
-    pub(super) fn distrust(&self) {
-        self.lock().distrusted = true;
-    }
-
     /// What to do now.
     fn look(&self, now: Instant, commands_stand: bool) -> Verdict {
         let mut state = self.lock();
         let old = |then: Instant| now.saturating_duration_since(then) > SILENCE;
-        let deaf = state
-            .pong
-            .is_some_and(|pong| state.distrusted || old(pong) || state.unheard_since.is_some_and(old));
+        let deaf = state.pong.is_some_and(|pong| old(pong) || state.unheard_since.is_some_and(old));
         let give_up_commands = commands_stand && old(state.published);
         if give_up_commands {
             state.published = now;

@@ -1,20 +1,14 @@
-//! Reads what arrives on the subscription connection. It never waits for anyone and never panics: what can't be read
-//! or handed on is counted and dropped, and the loss is marked in the feed.
+//! Reads the messages that arrive on the subscription connection. It never waits for anyone and never panics: what can't
+//! be read or handed on is counted and dropped, and the loss is marked in the feed.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use fred::types::{Message, config::Server};
-use roomcast_counter::PublishMode;
-use tokio::sync::broadcast;
-use tokio_util::sync::CancellationToken;
+use fred::types::config::Server;
 
-use super::{
-    SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, routes::Routes, shard::Shard,
-    witness::Witnesses,
-};
+use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, shard::Shard, witness::Witnesses};
 use crate::broker::{
     Control, Delivery, Feed,
     feed::Dropped,
@@ -36,31 +30,15 @@ pub(super) struct Reader {
     pub(super) health: Arc<HealthCell>,
     pub(super) shard: Arc<Shard>,
     pub(super) nodes: Arc<Nodes>,
-    pub(super) routes: Arc<Routes>,
-    pub(super) mode: PublishMode,
     pub(super) witnesses: Arc<Witnesses>,
     pub(super) warned: Option<Instant>,
 }
 
 impl Reader {
-    pub(super) async fn run(mut self, mut messages: broadcast::Receiver<Message>, cancel: CancellationToken) {
-        while let Some(message) = cancel.run_until_cancelled(messages.recv()).await {
-            match message {
-                Ok(message) => self.take(&message),
-                Err(broadcast::error::RecvError::Lagged(lost)) => {
-                    Dropped::ClientLagged.count(lost);
-                    tracing::warn!(lost, "the reader fell behind the subscription connection");
-                    self.feed.lock().interrupt(self.routes.scope(self.mode, &self.shard));
-                }
-                Err(broadcast::error::RecvError::Closed) => return,
-            }
-        }
-    }
-
-    fn take(&mut self, message: &Message) {
-        let channel: &str = &message.channel;
-        let Some(payload) = message.value.as_bytes() else {
-            return self.malformed(channel, "it is no text");
+    /// Takes a message.
+    pub(super) fn take(&mut self, channel: &[u8], payload: &[u8]) {
+        let Ok(channel) = std::str::from_utf8(channel) else {
+            return self.malformed(&channel.escape_ascii().to_string(), "its channel is no text");
         };
         if channel == self.own {
             let number = std::str::from_utf8(payload).ok();
@@ -138,79 +116,9 @@ fn parse_control(payload: &[u8]) -> Option<News<'_>> {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroUsize, sync::Mutex};
-
-    use fred::types::MessageKind;
     use proptest::prelude::*;
-    use roomcast_protocol::{PresenceCount, RoomName};
 
     use super::*;
-    use crate::{
-        broker::{
-            Scope, feed,
-            redis::{commands::Commands, scripts::Scripts},
-        },
-        config::{Redis, Secret},
-    };
-
-    /// A reader whose clients are connected to nothing.
-    fn reader(feed: SharedFeed) -> Reader {
-        let keys = Keys::new("rc");
-        let settings = Redis {
-            url: Secret::new("redis://127.0.0.1"),
-            ca_file: None,
-            prefix: "rc".to_owned(),
-            ready_grace: Duration::ZERO,
-            connect_attempts: 1,
-            command_timeout: Duration::from_secs(1),
-            max_in_flight: NonZeroUsize::MIN,
-            changes: 0,
-        };
-        let routes = Arc::new(Routes::new());
-        let commands = Commands::new(routes.clone(), PublishMode::Plain, &settings);
-        let scripts = Arc::new(Scripts::new(PublishMode::Plain, &roomcast_counter::ChangeTarget::Off));
-        let nodes = Nodes::new("a", Duration::ZERO, keys.clone(), commands, scripts, feed.clone());
-        let keys_probe = keys.probe("a");
-        Reader {
-            server: Server::new("127.0.0.1", 1),
-            control: keys.control(),
-            own: keys_probe.clone(),
-            keys,
-            feed,
-            health: Arc::new(HealthCell::new()),
-            shard: Shard::new(Server::new("127.0.0.1", 1), keys_probe, CancellationToken::new()).0,
-            nodes: Arc::new(nodes),
-            routes,
-            mode: PublishMode::Plain,
-            witnesses: Arc::new(Witnesses::new(Instant::now())),
-            warned: None,
-        }
-    }
-
-    #[tokio::test]
-    async fn falling_behind_the_client_is_an_interruption_and_not_the_end() {
-        let (sender, mut feed) = feed::channel(100);
-        let reader = reader(SharedFeed(Arc::new(Mutex::new(sender))));
-        let (client, messages) = broadcast::channel(4);
-        for users in 0..10 {
-            client
-                .send(Message {
-                    channel: "rc:{event:wall}:ch".into(),
-                    value: format!("P\n{{\"connections\":{users},\"users\":{users}}}").into(),
-                    kind: MessageKind::Message,
-                    server: Server::new("127.0.0.1", 1),
-                })
-                .unwrap();
-        }
-        drop(client);
-        reader.run(messages, CancellationToken::new()).await;
-        assert!(matches!(feed.try_recv(), Ok(Feed::Interrupted(Scope::All))));
-        for users in 6..10 {
-            let Ok(Feed::Delivery(room, Delivery::Presence(count))) = feed.try_recv() else { panic!("none") };
-            assert_eq!(room, RoomName::parse("event:wall").unwrap());
-            assert_eq!(count, PresenceCount { connections: users, users });
-        }
-    }
 
     #[test]
     fn an_order_comes_back_as_it_went() {

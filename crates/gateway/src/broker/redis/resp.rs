@@ -1,7 +1,7 @@
-//! RESP3, as far as a connection for commands needs it: a command into bytes, bytes into answers.
+//! RESP3, as far as our connections need it: a command into bytes, bytes into answers and messages.
 //!
 //! Source: <https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md>. The reading is
-//! redis-protocol's, which fred reads with too.
+//! redis-protocol's, which fred reads with too; but messages, of which there are many, are read where they stand.
 
 use bytes::{Bytes, BytesMut};
 use fred::{
@@ -56,6 +56,35 @@ pub(super) fn frame(bytes: &mut BytesMut) -> Result<Option<Resp3Frame>, Error> {
     }
 }
 
+/// A message that was published, where it stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    pub(super) channel: &'a [u8],
+    pub(super) payload: &'a [u8],
+    /// All of its bytes.
+    pub(super) length: usize,
+}
+
+/// How the push of a message begins, from a channel and from a sharded one.
+const MESSAGES: [&[u8]; 2] = [b">3\r\n$7\r\nmessage\r\n", b">3\r\n$8\r\nsmessage\r\n"];
+
+/// The message that these bytes begin with; none where it is something else, or not whole yet.
+pub(super) fn message(bytes: &[u8]) -> Option<Message<'_>> {
+    let rest = MESSAGES.iter().find_map(|kind| bytes.strip_prefix(*kind))?;
+    let (channel, rest) = bulk_string(rest)?;
+    let (payload, rest) = bulk_string(rest)?;
+    Some(Message { channel, payload, length: bytes.len() - rest.len() })
+}
+
+/// The bulk string that these bytes begin with, and what stands behind it.
+fn bulk_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = bytes.strip_prefix(b"$")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let length: usize = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+    let (text, rest) = rest[digits..].strip_prefix(b"\r\n")?.split_at_checked(length)?;
+    Some((text, rest.strip_prefix(b"\r\n")?))
+}
+
 /// Whether a frame came by itself, and answers nothing.
 pub(super) fn is_push(frame: &Resp3Frame) -> bool {
     matches!(frame, Resp3Frame::Push { .. })
@@ -102,7 +131,54 @@ mod tests {
         assert_eq!(kinds, [true, false]);
     }
 
+    fn pushed(kind: &str, words: [&[u8]; 2]) -> Vec<u8> {
+        let mut bytes = b">3\r\n".to_vec();
+        for word in [kind.as_bytes(), words[0], words[1]] {
+            bulk(&mut bytes, word);
+        }
+        bytes
+    }
+
+    #[test]
+    fn only_messages_are_read_as_messages() {
+        for bytes in [
+            pushed("subscribe", [b"a", b"1"]),
+            pushed("pmessage", [b"a", b"1"]),
+            b">3\r\n$7\r\nmessage\r\n$-1\r\n$1\r\na\r\n".to_vec(),
+            b">3\r\n$7\r\nmessage\r\n$99999999999999999999999\r\n".to_vec(),
+            b">3\r\n$7\r\nmessage\r\n$1\r\nab\r\n$1\r\na\r\n".to_vec(),
+            b"$7\r\nmessage\r\n".to_vec(),
+        ] {
+            assert_eq!(message(&bytes), None, "{}", bytes.escape_ascii());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_message_is_read_where_it_stands_once_it_is_whole(
+            sharded: bool, channel: Vec<u8>, payload: Vec<u8>, behind: Vec<u8>,
+        ) {
+            let mut bytes = pushed(if sharded { "smessage" } else { "message" }, [&channel, &payload]);
+            let length = bytes.len();
+            for cut in 0..length {
+                prop_assert_eq!(message(&bytes[..cut]), None);
+            }
+            bytes.extend(behind);
+            let expected = Message { channel: &channel, payload: &payload, length };
+            prop_assert_eq!(message(&bytes), Some(expected));
+            // As redis-protocol reads it.
+            let Some(Resp3Frame::Push { data, .. }) = frame(&mut BytesMut::from(&bytes[..])).unwrap() else { panic!("no push") };
+            prop_assert_eq!((data[1].as_bytes().unwrap(), data[2].as_bytes().unwrap()), (&channel[..], &payload[..]));
+        }
+
+        #[test]
+        fn nonsense_is_no_message_and_never_panics(bytes: Vec<u8>) {
+            let mut bytes = bytes;
+            prop_assert_eq!(message(&bytes), None);
+            bytes.splice(0..0, *b">3\r\n$7\r\nmessage\r\n$");
+            let _message_or_none = message(&bytes);
+        }
+
         #[test]
         fn what_is_written_is_read_as_the_same_words(words in prop::collection::vec(any::<Vec<u8>>(), 0..20)) {
             let values: Vec<Value> = words.iter().map(|word| Value::Bytes(word.clone().into())).collect();

@@ -2,11 +2,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use roomcast_counter::PublishMode;
 use tokio::sync::Notify;
 
 use super::shard::Shard;
-use crate::broker::Scope;
 
 /// The last of the slots.
 pub(super) const LAST_SLOT: u16 = 16_383;
@@ -42,18 +40,6 @@ impl Routes {
     /// Whether this very server owns the slot.
     pub(super) fn is_owner(&self, shard: &Shard, slot: u16) -> bool {
         self.owner(slot).is_some_and(|owner| std::ptr::eq(&raw const *owner, shard))
-    }
-
-    /// The rooms whose messages come by way of this server.
-    pub(super) fn scope(&self, mode: PublishMode, shard: &Shard) -> Scope {
-        match mode {
-            PublishMode::Plain => Scope::All,
-            PublishMode::Sharded => {
-                let ranges = self.ranges.read().unwrap_or_else(PoisonError::into_inner);
-                let own = ranges.iter().filter(|range| std::ptr::eq(&raw const *range.shard, shard));
-                Scope::Slots(own.flat_map(|range| range.first..=range.last).collect())
-            }
-        }
     }
 
     /// The server at this address.

@@ -5,7 +5,7 @@
 //! will be thrown away: seconds, in a planned failover. So the first that knows decides, and those that don't know yet
 //! do not lead back.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use fred::{
     error::{Error, ErrorKind},
@@ -15,9 +15,10 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{
+    dial::dial_sentinel,
     fault::{self, Effect},
-    link::{Link, Purpose},
-    plan::Plan,
+    multiplexed::Connection,
+    shard::Context,
 };
 use crate::broker::BrokerError;
 
@@ -33,7 +34,7 @@ type Word = (u64, Server);
 #[derive(Debug)]
 pub(super) struct Sentinels {
     name: String,
-    hosts: Vec<(Server, Option<Link>)>,
+    hosts: Vec<(Server, Option<Connection>)>,
     believed: Option<Word>,
     dissent: u32,
 }
@@ -45,10 +46,10 @@ impl Sentinels {
     }
 
     /// The master.
-    pub(super) async fn look(&mut self, plan: &Plan) -> Result<Server, BrokerError> {
+    pub(super) async fn look(&mut self, context: &Context) -> Result<Server, BrokerError> {
         let name = &self.name;
         let answers = join_all(self.hosts.iter_mut().map(|(server, link)| async move {
-            let answer = timeout(PATIENCE, hear(plan, server, link, name)).await;
+            let answer = timeout(PATIENCE, hear(context, server, link, name)).await;
             let answer =
                 answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "a sentinel is silent")));
             if answer.is_err() {
@@ -97,18 +98,22 @@ impl Sentinels {
 
 /// The epoch first: a change in between then shows the old epoch with the new master, which the next look mends, and
 /// never the other way round.
-async fn hear(plan: &Plan, server: &Server, link: &mut Option<Link>, name: &str) -> Result<Word, Error> {
-    let link = match link {
-        Some(link) => link,
-        None => link.insert(Link::open(plan, server, Purpose::Sentinel).await?),
+async fn hear(
+    context: &Context,
+    server: &Server,
+    link: &mut Option<Connection>,
+    name: &str,
+) -> Result<Word, Error> {
+    let commands = match link {
+        Some(link) => link.commands(),
+        None => link.insert(dial_sentinel(context, server).await?).commands(),
     };
-    let words: Vec<String> = link.ask("SENTINEL", vec!["MASTER".into(), name.into()]).await?;
-    let epoch =
-        words.chunks_exact(2).find(|pair| pair[0] == "config-epoch").and_then(|pair| pair[1].parse().ok());
+    let words: HashMap<String, Value> = commands.send("SENTINEL", &["MASTER".into(), name.into()]).await?;
+    let epoch = words.get("config-epoch").and_then(Value::as_u64);
     let nonsense = || Error::new(ErrorKind::Sentinel, "a sentinel answers nonsense");
     let epoch = epoch.ok_or_else(nonsense)?;
-    let words = vec!["GET-MASTER-ADDR-BY-NAME".into(), name.into()];
-    match link.ask::<Value>("SENTINEL", words).await?.convert::<(String, u16)>() {
+    let words = ["GET-MASTER-ADDR-BY-NAME".into(), name.into()];
+    match commands.send::<Value>("SENTINEL", &words).await?.convert::<(String, u16)>() {
         Ok((host, port)) => Ok((epoch, Server::new(host, port))),
         Err(_) => Err(nonsense()),
     }

@@ -18,17 +18,14 @@ use tokio::{
     sync::{Notify, mpsc},
     time::sleep,
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     SharedFeed,
-    dial::dial,
+    dial::{dial, dial_hearing},
     health::HealthCell,
+    hearing::{Asker, Hearing},
     keys::Keys,
-    link::{Link, Purpose},
     multiplexed::{Connection, Multiplexed},
     nodes::Nodes,
     plan::{Form, Plan},
@@ -218,10 +215,9 @@ fn run(context: &Context, shard: &Shard, task: impl Future<Output = ()> + Send +
     });
 }
 
-/// Reads what arrives on a subscription connection, until the guard is dropped.
-pub(super) fn read(context: &Context, shard: &Arc<Shard>, link: &Link) -> DropGuard {
-    use fred::interfaces::EventInterface;
-    let reader = Reader {
+/// Opens a connection for subscriptions, whose messages are read from the first on. Cancel safe.
+pub(super) async fn hear(context: &Context, shard: &Arc<Shard>) -> Result<(Hearing, Asker), Error> {
+    let mut reader = Reader {
         server: shard.server.clone(),
         keys: context.keys.clone(),
         control: context.keys.control(),
@@ -230,23 +226,18 @@ pub(super) fn read(context: &Context, shard: &Arc<Shard>, link: &Link) -> DropGu
         health: context.health.clone(),
         shard: shard.clone(),
         nodes: context.nodes.clone(),
-        routes: context.routes.clone(),
-        mode: context.mode,
         witnesses: context.witnesses.clone(),
         warned: None,
     };
-    let messages = link.client().message_rx();
-    let cancel = shard.cancel.child_token();
-    context.tasks.spawn(reader.run(messages, cancel.clone()));
-    cancel.drop_guard()
+    dial_hearing(context, &shard.server, move |channel, payload| reader.take(channel, payload)).await
 }
 
 /// Opens the connection for subscriptions, however often it takes. Cancel safe.
-pub(super) async fn open_subscriptions(context: &Context, shard: &Shard) -> Link {
+pub(super) async fn open_subscriptions(context: &Context, shard: &Arc<Shard>) -> (Hearing, Asker) {
     let mut attempts = Attempts::new(context, shard);
     loop {
-        match Link::open(&context.plan, &shard.server, Purpose::Subscriptions).await {
-            Ok(link) => return link,
+        match hear(context, shard).await {
+            Ok(opened) => return opened,
             Err(error) => attempts.pause(&error.to_string()).await,
         }
     }

@@ -1,10 +1,7 @@
 //! What this node is subscribed to on one server: one task that alone writes to the subscription connection.
 //!
-//! fred answers a SUBSCRIBE before it is written, and drops the server's refusal of one onto whatever command waits
-//! next. So each SUBSCRIBE goes out in one pipeline with an ECHO of a fresh token, and nothing else is on the way
-//! meanwhile: the token back means that all before it was carried out, a NOPERM in its place that it was denied. (ECHO
-//! and not PING, which Redis refuses while it can't write to its disk.) Sharded channels are asked for one by one, as
-//! a cluster demands, and each is answered by itself.
+//! A channel counts as subscribed once the server has said so, by its name; each is asked for by itself, so that one which
+//! is denied does not take others along, as a cluster demands of sharded channels anyway.
 //!
 //! A new connection has nothing subscribed; the task subscribes anew, proves it, and only then says `Interrupted`, of the
 //! rooms that it heard. Whatever is under way when a connection ends or is given up is dropped with it: what has to be
@@ -17,10 +14,7 @@ use std::{
 };
 
 use fred::{
-    clients::{Client, Pipeline},
     error::{Error, ErrorKind},
-    interfaces::{ClientLike, PubsubInterface},
-    types::{CustomCommand, Value},
     util::redis_keyslot,
 };
 use roomcast_counter::PublishMode;
@@ -28,12 +22,12 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, sleep},
 };
-use tokio_util::sync::DropGuard;
 
 use super::{
     fault::{self, Effect},
-    link::Link,
+    hearing::{Answers, Asker, Hearing},
     probe::PROBE_INTERVAL,
+    resp,
     shard::{self, Context, Shard},
 };
 use crate::{
@@ -51,8 +45,6 @@ const MEND_PAUSE: Duration = Duration::from_millis(50);
 const MEND_ATTEMPTS: u32 = 5;
 /// Requests that wait; more are refused after some patience.
 pub(super) const QUEUE: usize = 8_192;
-/// Tries to come back in step with the server after a denial, each a round trip.
-const RESYNC_TRIES: u32 = 50;
 
 /// What the task is asked.
 #[derive(Debug)]
@@ -67,12 +59,6 @@ pub(super) enum Request {
 
 pub(super) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
 
-/// A connection and the task that reads it.
-struct Hearing {
-    link: Link,
-    _reading: DropGuard,
-}
-
 /// The task's state.
 pub(super) struct Task {
     context: Arc<Context>,
@@ -80,8 +66,8 @@ pub(super) struct Task {
     requests: mpsc::Receiver<Request>,
     /// A connection that stands already when the task begins.
     standing: Option<Hearing>,
-    /// The client of the connection, while there is one.
-    client: Option<Client>,
+    /// Asks over the connection, while there is one.
+    asker: Option<Asker>,
     /// Channels whose subscription was proven once, here or on another server, and has to be proven on each new
     /// connection.
     channels: HashSet<String>,
@@ -93,11 +79,19 @@ pub(super) struct Task {
     proven: bool,
     /// Something may have been missed that nobody was told of yet.
     missed: bool,
-    token: u64,
 }
 
 /// Which channels failed, each for its reason.
 type Failed = HashMap<String, Error>;
+
+/// The commands for a kind of channels.
+struct Words {
+    subscribe: &'static str,
+    unsubscribe: &'static str,
+}
+
+const PLAIN: Words = Words { subscribe: "SUBSCRIBE", unsubscribe: "UNSUBSCRIBE" };
+const SHARDED: Words = Words { subscribe: "SSUBSCRIBE", unsubscribe: "SUNSUBSCRIBE" };
 
 impl Task {
     pub(super) fn new(
@@ -112,35 +106,32 @@ impl Task {
             shard,
             requests,
             standing: None,
-            client: None,
+            asker: None,
             channels,
             due: HashSet::new(),
             strays: HashSet::new(),
             proven: false,
             missed,
-            token: 0,
         }
     }
 
     /// The first connection of a node: subscribes what it has to hear always. A denial here is a wrong ACL.
-    pub(super) async fn begin(&mut self, link: Link) -> Result<(), Error> {
-        let hearing = self.hear(link);
-        let channels = self.channels.iter().cloned().collect();
-        let failed = self.prove(channels, Vec::new()).await?;
+    pub(super) async fn begin(&mut self, hearing: Hearing, asker: Asker) -> Result<(), Error> {
+        self.take_up(asker);
+        let channels: Vec<_> = self.channels.iter().cloned().collect();
+        let failed = self.prove(&channels, &[]).await?;
         if let Some(error) = failed.into_values().next() {
             return Err(error);
         }
         let probe = vec![self.shard.probe_channel.clone()];
-        match self.prove_plain(&probe, &[]).await? {
-            failed if failed.is_empty() => {
-                self.due.clear();
-                self.proven = true;
-                self.missed = false;
-                self.standing = Some(hearing);
-                Ok(())
-            }
-            failed => Err(failed.into_values().next().unwrap_or_else(out_of_step)),
+        if let Some(error) = self.prove_as(&PLAIN, &probe, &[]).await?.into_values().next() {
+            return Err(error);
         }
+        self.due.clear();
+        self.proven = true;
+        self.missed = false;
+        self.standing = Some(hearing);
+        Ok(())
     }
 
     pub(super) async fn run(mut self) {
@@ -153,14 +144,14 @@ impl Task {
             let Some(mut hearing) = hearing else { return };
             // Nobody waits for an answer that will not come: the watchdog knows before the command's time is up.
             let why = tokio::select! {
-                why = hearing.link.ended() => Some(why),
+                why = hearing.ended() => Some(why),
                 () = shard.subscriptions_given_up() => Some("it was given up".to_owned()),
                 why = self.work() => why,
             };
             let Some(why) = why else { return };
             self.missed = true;
             self.proven = false;
-            self.client = None;
+            self.asker = None;
             self.strays.clear();
             self.shard.probe.subscriptions_closed();
             self.context.health.down(&self.shard.server, &why);
@@ -169,13 +160,12 @@ impl Task {
         }
     }
 
-    fn hear(&mut self, link: Link) -> Hearing {
+    /// A connection stands on which nothing is subscribed.
+    fn take_up(&mut self, asker: Asker) {
         self.shard.forget_doubts();
-        let reading = shard::read(&self.context, &self.shard, &link);
         self.shard.probe.subscriptions_opened(Instant::now());
-        self.client = Some(link.client().clone());
+        self.asker = Some(asker);
         self.due.clone_from(&self.channels);
-        Hearing { link, _reading: reading }
     }
 
     /// Opens a connection, and refuses what is asked meanwhile. None when nobody can ask any more.
@@ -185,7 +175,10 @@ impl Task {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                link = &mut opening => return Some(self.hear(link)),
+                (hearing, asker) = &mut opening => {
+                    self.take_up(asker);
+                    return Some(hearing);
+                }
                 received = self.requests.recv_many(&mut batch, CHUNK) => {
                     if received == 0 {
                         return None;
@@ -241,7 +234,7 @@ impl Task {
         }
         // The node's own channel comes last: a probe that is heard proves that all stands.
         let probe = vec![self.shard.probe_channel.clone()];
-        if let Some(error) = self.prove_plain(&probe, &[]).await?.into_values().next() {
+        if let Some(error) = self.prove_as(&PLAIN, &probe, &[]).await?.into_values().next() {
             return Err(error);
         }
         self.proven = true;
@@ -273,7 +266,7 @@ impl Task {
             if number > 0 {
                 sleep(random::jitter(CHUNK_PAUSE)).await;
             }
-            let failed = self.prove(chunk.to_vec(), Vec::new()).await?;
+            let failed = self.prove(chunk, &[]).await?;
             for channel in chunk {
                 match failed.get(channel) {
                     Some(error) if fault::is_elsewhere(error) => self.context.routes.look_again(),
@@ -309,7 +302,7 @@ impl Task {
                     self.carry_out(std::mem::take(&mut batch)).await
                 }
             };
-            // A slow answer is no lost connection; the watchdog and fred know those.
+            // A slow answer is no lost connection; the watchdog knows those.
             if let Err(error) = done {
                 tracing::debug!(%error, "the subscription connection did not answer well");
             }
@@ -396,7 +389,7 @@ impl Task {
             self.strays.remove(channel);
         }
         let gone: Vec<_> = self.strays.iter().take(CHUNK).cloned().collect();
-        match self.prove(channels.clone(), gone.clone()).await {
+        match self.prove(&channels, &gone).await {
             Ok(failed) => {
                 for channel in gone {
                     self.strays.remove(&channel);
@@ -434,7 +427,7 @@ impl Task {
     /// Drops what nobody wants, subscribes what is still due, and shows that the connection lives.
     async fn tidy(&mut self) -> Result<(), Error> {
         let gone: Vec<_> = self.strays.iter().take(CHUNK).cloned().collect();
-        self.prove(Vec::new(), gone.clone()).await?;
+        self.prove(&[], &gone).await?;
         for channel in gone {
             self.strays.remove(&channel);
         }
@@ -442,115 +435,32 @@ impl Task {
     }
 
     /// Subscribes and unsubscribes, and proves it. An error means that nothing is certain.
-    async fn prove(&mut self, subscribe: Vec<String>, unsubscribe: Vec<String>) -> Result<Failed, Error> {
-        match self.context.mode {
-            PublishMode::Sharded => self.prove_sharded(&subscribe, &unsubscribe).await,
-            PublishMode::Plain => {
-                let failed = self.prove_plain(&subscribe, &unsubscribe).await?;
-                if subscribe.len() <= 1 || failed.is_empty() {
-                    return Ok(failed);
-                }
-                // One denied channel refuses the whole command: ask for each.
-                let mut failed = Failed::new();
-                for channel in subscribe {
-                    failed.extend(self.prove_plain(&[channel], &[]).await?);
-                }
-                Ok(failed)
-            }
-        }
+    async fn prove(&mut self, subscribe: &[String], unsubscribe: &[String]) -> Result<Failed, Error> {
+        let words = match self.context.mode {
+            PublishMode::Plain => &PLAIN,
+            PublishMode::Sharded => &SHARDED,
+        };
+        self.prove_as(words, subscribe, unsubscribe).await
     }
 
-    /// One pipeline: UNSUBSCRIBE, SUBSCRIBE, ECHO. Where one channel is denied, all count as denied.
-    async fn prove_plain(&mut self, subscribe: &[String], unsubscribe: &[String]) -> Result<Failed, Error> {
-        let pipeline = self.pipeline()?;
-        if !unsubscribe.is_empty() {
-            pipeline.unsubscribe(unsubscribe.to_vec()).await?;
-        }
-        if !subscribe.is_empty() {
-            pipeline.subscribe(subscribe.to_vec()).await?;
-        }
-        match self.echo(&pipeline).await {
-            Ok(true) => {
-                self.shard.probe.pong();
-                Ok(Failed::new())
-            }
-            Ok(false) => {
-                self.come_in_step().await;
-                Err(out_of_step())
-            }
-            Err(error) if fault::is_denied(&error) => {
-                self.come_in_step().await;
-                Ok(subscribe.iter().map(|channel| (channel.clone(), error.clone())).collect())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// SUNSUBSCRIBEs, and one pipeline: an SSUBSCRIBE for each channel, each of which is answered, and ECHO.
-    async fn prove_sharded(&mut self, subscribe: &[String], unsubscribe: &[String]) -> Result<Failed, Error> {
-        let pipeline = self.pipeline()?;
-        for channel in unsubscribe {
-            // fred answers this one itself, so it has no place among the others.
-            if let Some(client) = &self.client {
-                client.sunsubscribe(channel.as_str()).await?;
-            }
-        }
-        for channel in subscribe {
-            pipeline.ssubscribe(channel.as_str()).await?;
-        }
-        let token = self.next_token();
-        let _queued: Value = pipeline.custom(echo_command(), vec![token.clone()]).await?;
-        let mut answers = pipeline.try_all::<Value>().await;
-        match answers.pop() {
-            Some(Ok(answer)) if answer.as_str().is_some_and(|answer| *answer == *token) => {}
-            Some(Err(error)) => return Err(error),
-            _ => return Err(out_of_step()),
-        }
-        if answers.len() != subscribe.len() {
-            return Err(out_of_step());
-        }
+    async fn prove_as(
+        &mut self,
+        Words { subscribe: add, unsubscribe: remove }: &Words,
+        subscribe: &[String],
+        unsubscribe: &[String],
+    ) -> Result<Failed, Error> {
+        let asker =
+            self.asker.as_mut().ok_or_else(|| fault::not_sent("the subscription connection is down"))?;
+        let gone = unsubscribe.iter().map(|channel| (remove, channel));
+        let all = gone.chain(subscribe.iter().map(|channel| (add, channel)));
+        let Answers { subscribed, refusals } =
+            asker.ask(all.map(|(word, channel)| resp::command(word, &[channel.as_str().into()]))).await?;
         self.shard.probe.pong();
-        let failed = subscribe.iter().zip(answers);
-        Ok(failed.filter_map(|(channel, answer)| Some((channel.clone(), answer.err()?))).collect())
+        let refused: Vec<_> = subscribe.iter().filter(|channel| !subscribed.contains(*channel)).collect();
+        // Those of the channels that were to be left came first.
+        let lefts = refusals.len().checked_sub(refused.len()).ok_or_else(out_of_step)?;
+        Ok(refused.into_iter().cloned().zip(refusals.into_iter().skip(lefts)).collect())
     }
-
-    fn pipeline(&self) -> Result<Pipeline<Client>, Error> {
-        let client = self.client.as_ref();
-        client.map(Client::pipeline).ok_or_else(|| fault::not_sent("the subscription connection is down"))
-    }
-
-    fn next_token(&mut self) -> String {
-        self.token += 1;
-        self.token.to_string()
-    }
-
-    /// Whether the token came back.
-    async fn echo(&mut self, pipeline: &Pipeline<Client>) -> Result<bool, Error> {
-        let token = self.next_token();
-        let _queued: Value = pipeline.custom(echo_command(), vec![token.clone()]).await?;
-        let answer: Value = pipeline.last().await?;
-        Ok(answer.as_str().is_some_and(|answer| *answer == *token))
-    }
-
-    /// A refusal was taken for the answer to an ECHO, so the ECHO's own answer is still to come, and fred takes it for
-    /// the next one's. Pause and ask until question and answer belong together again.
-    async fn come_in_step(&mut self) {
-        for _ in 0..RESYNC_TRIES {
-            sleep(Duration::from_millis(2)).await;
-            let Ok(pipeline) = self.pipeline() else { return };
-            match self.echo(&pipeline).await {
-                Ok(false) => {}
-                Err(error) if fault::is_denied(&error) => {}
-                Ok(true) | Err(_) => return,
-            }
-        }
-        tracing::warn!("the subscription connection answers out of step: connecting anew");
-        self.shard.probe.distrust();
-    }
-}
-
-fn echo_command() -> CustomCommand {
-    CustomCommand::new_static("ECHO", None::<u16>, false)
 }
 
 fn out_of_step() -> Error {
