@@ -20,6 +20,7 @@ use roomcast_protocol::{CounterValue, Data, Event, Member, Position, PresenceCou
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::random;
 use local::LocalBroker;
 use redis::RedisBroker;
 pub use scope::{Scope, Slots};
@@ -482,7 +483,5 @@ impl BrokerError {
 
 /// A candidate for a room's epoch: 64 random bits, so that no two lives of a log are taken for one.
 pub(crate) fn new_epoch() -> Result<String, BrokerError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|error| BrokerError::Internal(error.to_string().into()))?;
-    Ok(format!("{:016x}", u64::from_be_bytes(bytes)))
+    random::try_epoch().map_err(|error| BrokerError::Internal(error.to_string().into()))
 }

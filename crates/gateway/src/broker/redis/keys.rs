@@ -4,6 +4,8 @@ use fred::{types::config::Server, util::redis_keyslot};
 use roomcast_protocol::RoomName;
 use sha2::{Digest, Sha256};
 
+use crate::random::hex;
+
 /// What comes before every name.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
@@ -131,15 +133,6 @@ impl Keys {
     pub(super) fn slot(&self, room: &RoomName) -> u16 {
         redis_keyslot(self.channel(room).as_bytes())
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -17,14 +17,17 @@ use super::{
     commands::Commands,
     fault::Effect,
     internal,
-    keys::{Keys, hex},
+    keys::Keys,
     nonsense,
     scripts::Scripts,
     witness::Witnesses,
 };
-use crate::broker::{
-    BrokerError, MAX_PAGE, Page, Publication, Published, Range, new_epoch,
-    payload::{self, Body},
+use crate::{
+    broker::{
+        BrokerError, MAX_PAGE, Page, Publication, Published, Range, new_epoch,
+        payload::{self, Body},
+    },
+    random::hex,
 };
 
 /// How long a room in which nothing was ever written keeps its epoch after the last look: long enough for whoever
