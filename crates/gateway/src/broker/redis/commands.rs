@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
     fault::{self, Effect},
+    resp,
     routes::Routes,
-    scripts::Named,
+    scripts::{Call, Named},
 };
 use crate::{broker::BrokerError, config};
 
@@ -69,12 +70,12 @@ impl Commands {
     ) -> Result<R, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let answer = self.custom(name, redis_keyslot(key.as_bytes()), &words).await;
+        let answer = self.custom(redis_keyslot(key.as_bytes()), || resp::command(name, &words)).await;
         took(name, begun);
-        answer.map_err(|error| fault::map(&error, effect))
+        answer.and_then(Value::convert).map_err(|error| fault::map(&error, effect))
     }
 
-    /// Runs a script by its hash, and in full where the server does not know it: then it certainly did not run.
+    /// Runs a script of these keys and arguments.
     pub(super) async fn run<R: FromValue>(
         &self,
         script: &Named,
@@ -82,23 +83,34 @@ impl Commands {
         args: Vec<Value>,
         effect: Effect,
     ) -> Result<R, BrokerError> {
+        let failed = |error| fault::map(&error, effect);
+        let call = Call::of(&keys, &args).map_err(failed)?;
+        self.call(script, &call, effect).await?.convert().map_err(failed)
+    }
+
+    /// Runs a script by its hash, and in full where the server does not know it: then it certainly did not run.
+    pub(super) async fn call(
+        &self,
+        script: &Named,
+        call: &Call,
+        effect: Effect,
+    ) -> Result<Value, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let slot = redis_keyslot(keys.first().map(String::as_bytes).unwrap_or_default());
-        let words = script.by_hash(keys, args);
-        let mut answer = self.custom("EVALSHA", slot, &words).await;
-        if let Some(words) = script.in_full(words, &answer) {
-            answer = self.custom("EVAL", slot, &words).await;
+        let mut answer = self.custom(call.slot(), || Ok(script.by_hash(call))).await;
+        if script.is_unknown(&answer) {
+            answer = Box::pin(self.custom(call.slot(), || Ok(script.in_full(call)))).await;
         }
         took(script.name, begun);
         answer.map_err(|error| fault::map(&error, effect))
     }
 
-    async fn custom<R: FromValue>(&self, name: &'static str, slot: u16, words: &[Value]) -> Result<R, Error> {
+    /// Sends what `write` writes; it is written anew where another server is to have it.
+    async fn custom(&self, slot: u16, write: impl Fn() -> Result<Vec<u8>, Error>) -> Result<Value, Error> {
         let shard =
             self.routes.owner(slot).ok_or_else(|| fault::not_sent("no server owns the room's slot"))?;
         let commands = shard.commands().ok_or_else(|| shard.away())?;
-        let answer = commands.send(name, words).await;
+        let answer = commands.send_written(write()?).await;
         let Err(error) = answer else { return answer };
         if error.details().starts_with("READONLY") {
             // The master of a moment ago is a replica now.
@@ -106,19 +118,18 @@ impl Commands {
             shard.leave();
         }
         match self.mode {
-            PublishMode::Sharded => Box::pin(self.follow(error, name, words)).await,
+            PublishMode::Sharded => Box::pin(self.follow(error, &write)).await,
             PublishMode::Plain => Err(error),
         }
     }
 
     /// Sends a command where a server of a cluster says that it belongs. A redirection means that nothing ran, so this
     /// is no retry.
-    async fn follow<R: FromValue>(
+    async fn follow(
         &self,
         error: Error,
-        name: &'static str,
-        words: &[Value],
-    ) -> Result<R, Error> {
+        write: &impl Fn() -> Result<Vec<u8>, Error>,
+    ) -> Result<Value, Error> {
         let Some((redirect, server)) = redirection(&error) else { return Err(error) };
         if redirect == Redirect::Moved {
             self.routes.look_again();
@@ -127,8 +138,8 @@ impl Commands {
             return Err(error);
         };
         match redirect {
-            Redirect::Moved => commands.send(name, words).await,
-            Redirect::Ask => commands.send_asking(name, words).await,
+            Redirect::Moved => commands.send_written(write()?).await,
+            Redirect::Ask => commands.send_asking(write()?).await,
         }
     }
 }
@@ -141,7 +152,7 @@ impl Route for Commands {
         slot: u16,
         words: &'a [Value],
     ) -> BoxFuture<'a, Result<Value, Error>> {
-        Box::pin(self.custom(name, slot, words))
+        Box::pin(self.custom(slot, move || resp::command(name, words)))
     }
 
     fn is_cluster(&self) -> bool {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use fred::{
     error::{Error, ErrorKind},
     types::{Resp3Frame, Value},
@@ -107,7 +107,7 @@ impl Asker {
     /// Sends commands that subscribe and unsubscribe, all in one go, and waits until the server has gone through them.
     pub(super) async fn ask(
         &mut self,
-        commands: impl IntoIterator<Item = Result<Bytes, Error>>,
+        commands: impl IntoIterator<Item = Result<Vec<u8>, Error>>,
     ) -> Result<Answers, Error> {
         self.token += 1;
         let token = self.token.to_string();
@@ -288,7 +288,7 @@ mod tests {
         (hearing, asker, theirs, heard)
     }
 
-    fn subscribe(channel: &str) -> Result<Bytes, Error> {
+    fn subscribe(channel: &str) -> Result<Vec<u8>, Error> {
         resp::command("SUBSCRIBE", &[channel.into()])
     }
 

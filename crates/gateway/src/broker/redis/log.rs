@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fred::{bytes_utils::Str, types::Value};
+use fred::types::Value;
 use futures_util::future::join_all;
 use roomcast_core::permission::HistoryRules;
-use roomcast_counter::ChangeTarget;
+use roomcast_counter::{ChangeTarget, Outlet};
 use roomcast_protocol::{Offset, Position, RoomName};
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ use super::{
     internal,
     keys::Keys,
     nonsense,
-    scripts::Scripts,
+    scripts::{Call, Scripts},
     witness::Witnesses,
 };
 use crate::{
@@ -61,42 +61,64 @@ impl Log {
         publications: &[Publication],
         remember: Duration,
     ) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
-        let Self { keys, scripts, commands, .. } = self;
         let Some(Publication { room, history, .. }) = publications.first() else { return Ok(Vec::new()) };
         debug_assert!(publications.iter().all(|publication| publication.room == *room));
-        let mut names = vec![keys.meta(room), keys.log(room), keys.key_index(room)];
-        let mut args = vec![
-            keys.channel(room).into(),
-            new_epoch()?.into(),
-            number(history.size),
-            millis(history.ttl),
-            millis(remember),
-        ];
-        for Publication { event, data, from, key, .. } in publications {
-            let body = body(event, data, from.as_deref())?;
-            let hash = key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default();
-            names.extend(key.as_ref().map(|key| keys.key(room, key)));
-            args.extend([body.into(), hash.into()]);
-        }
-        let outlet = self.changes.outlet(&names[0]);
-        outlet.extend(&mut names);
-        let answer: Vec<Str> = commands.run(&scripts.publish, names, args, Effect::Write).await?;
-        let (outcomes, []) = answer.as_chunks::<4>() else { return Err(nonsense("publish")) };
+        let (call, _outlet) = self.publish_call(room, *history, publications, remember)?;
+        let answer = self.commands.call(&self.scripts.publish, &call, Effect::Write).await?;
+        let Value::Array(words) = &answer else { return Err(nonsense("publish")) };
+        let (outcomes, []) = words.as_chunks::<4>() else { return Err(nonsense("publish")) };
         if outcomes.len() != publications.len() {
             return Err(nonsense("publish"));
         }
-        Ok(outcomes.iter().map(|outcome| self.published(room, outcome)).collect())
+        let now = Instant::now();
+        Ok(outcomes.iter().map(|outcome| self.published(room, outcome, now)).collect())
     }
 
-    fn published(&self, room: &RoomName, outcome: &[Str; 4]) -> Result<Published, BrokerError> {
-        let [outcome, epoch, offset, at] = outcome;
-        match &**outcome {
+    /// The call of `publish.lua`, and what to hold until it is over.
+    fn publish_call(
+        &self,
+        room: &RoomName,
+        history: HistoryRules,
+        publications: &[Publication],
+        remember: Duration,
+    ) -> Result<(Call, Outlet), BrokerError> {
+        let Self { keys, changes, .. } = self;
+        let mut names = vec![keys.meta(room), keys.log(room), keys.key_index(room)];
+        let own = publications.iter().filter_map(|publication| publication.key.as_deref());
+        names.extend(own.map(|key| keys.key(room, key)));
+        let outlet = changes.outlet(&names[0]);
+        outlet.extend(&mut names);
+        let mut call = Call::new(&names);
+        call.arg(&keys.channel(room));
+        call.arg(&new_epoch()?);
+        call.number(history.size);
+        call.number(history.ttl.as_millis());
+        call.number(remember.as_millis());
+        for Publication { event, data, from, key, .. } in publications {
+            let body = body(event, data, from.as_deref())?;
+            call.arg(&body);
+            call.arg(&key.as_ref().map(|_| hex(&Sha256::digest(&body))).unwrap_or_default());
+        }
+        Ok((call, outlet))
+    }
+
+    fn published(
+        &self,
+        room: &RoomName,
+        outcome: &[Value; 4],
+        now: Instant,
+    ) -> Result<Published, BrokerError> {
+        let [outcome, epoch, offset, at] = outcome.each_ref().map(|word| match word {
+            Value::String(word) => &**word,
+            _ => "",
+        });
+        match outcome {
             "key_reused" => Err(BrokerError::KeyReused),
             "duplicate" => Ok(Published { position: position(epoch, offset)?, duplicate: true }),
             "stored" => {
                 let position = position(epoch, offset)?;
                 let at = payload::number(Some(at)).map_err(|_| nonsense("publish"))?;
-                self.witnesses.note(room, &position.epoch, position.offset, at, Instant::now());
+                self.witnesses.note(room, &position.epoch, position.offset, at, now);
                 Ok(Published { position, duplicate: false })
             }
             _ => Err(nonsense("publish")),

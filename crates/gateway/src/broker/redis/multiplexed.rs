@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use fred::{
     error::{Error, ErrorKind},
     types::{FromValue, Resp3Frame, Value},
@@ -65,7 +65,7 @@ struct Lines {
 }
 
 struct Unsent {
-    bytes: Bytes,
+    bytes: Vec<u8>,
     /// Commands in these bytes whose answers nobody wants, before the one whose answer is wanted.
     before: usize,
     asker: oneshot::Sender<Answer>,
@@ -110,16 +110,21 @@ impl Drop for Connection {
 impl Multiplexed {
     /// Sends one command and waits for its answer. What is given up before it was written is never written.
     pub(super) async fn send<R: FromValue>(&self, name: &str, words: &[Value]) -> Result<R, Error> {
-        self.exchange(resp::command(name, words)?, 0).await?.convert()
+        self.send_written(resp::command(name, words)?).await?.convert()
+    }
+
+    /// The same with a command as it goes over the wire.
+    pub(super) async fn send_written(&self, command: Vec<u8>) -> Result<Value, Error> {
+        self.exchange(command, 0).await
     }
 
     /// The same right behind an `ASKING`, as a server wants it that is just being given the slot.
-    pub(super) async fn send_asking<R: FromValue>(&self, name: &str, words: &[Value]) -> Result<R, Error> {
-        let both = [resp::command("ASKING", &[])?, resp::command(name, words)?].concat();
-        self.exchange(both.into(), 1).await?.convert()
+    pub(super) async fn send_asking(&self, command: Vec<u8>) -> Result<Value, Error> {
+        let both = [resp::command("ASKING", &[])?, command].concat();
+        self.exchange(both, 1).await
     }
 
-    async fn exchange(&self, bytes: Bytes, before: usize) -> Result<Value, Error> {
+    async fn exchange(&self, bytes: Vec<u8>, before: usize) -> Result<Value, Error> {
         let answer = self.desk.put(bytes, before)?;
         match timeout(self.timeout, answer).await {
             Ok(Ok(frame)) => frame?.try_into(),
@@ -130,7 +135,7 @@ impl Multiplexed {
 }
 
 impl Desk {
-    fn put(&self, bytes: Bytes, before: usize) -> Result<oneshot::Receiver<Answer>, Error> {
+    fn put(&self, bytes: Vec<u8>, before: usize) -> Result<oneshot::Receiver<Answer>, Error> {
         let (asker, answer) = oneshot::channel();
         let mut lines = self.lock();
         if let Some(why) = &lines.closed {
@@ -450,9 +455,9 @@ mod tests {
             assert_eq!(written(&mut theirs).await, "*1\r\n$6\r\nASKING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
             theirs.write_all(b"+OK\r\n$1\r\nv\r\n").await.unwrap();
         };
-        let words = ["k".into()];
-        let (value, ()) = tokio::join!(connection.commands().send_asking::<String>("GET", &words), server);
-        assert_eq!(value.unwrap(), "v");
+        let get = resp::command("GET", &["k".into()]).unwrap();
+        let (value, ()) = tokio::join!(connection.commands().send_asking(get), server);
+        assert_eq!(value.unwrap(), "v".into());
     }
 
     #[tokio::test(start_paused = true)]

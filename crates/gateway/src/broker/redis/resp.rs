@@ -3,7 +3,7 @@
 //! Source: <https://github.com/redis/redis-specifications/blob/master/protocol/RESP3.md>. The reading is
 //! redis-protocol's, which fred reads with too; but messages, of which there are many, are read where they stand.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use fred::{
     error::{Error, ErrorKind},
     types::{Resp3Frame, Value},
@@ -11,30 +11,47 @@ use fred::{
 use redis_protocol::resp3::decode::complete::decode_bytes_mut;
 
 /// A command as it goes over the wire: an array of bulk strings.
-pub(super) fn command(name: &str, words: &[Value]) -> Result<Bytes, Error> {
+pub(super) fn command(name: &str, words: &[Value]) -> Result<Vec<u8>, Error> {
     let length: usize = words.iter().map(|word| 16 + word.as_bytes().map_or(24, <[u8]>::len)).sum();
     let mut bytes = Vec::with_capacity(32 + name.len() + length);
-    head(&mut bytes, b'*', 1 + words.len());
+    array(&mut bytes, 1 + words.len());
     bulk(&mut bytes, name.as_bytes());
     for word in words {
-        match word {
-            Value::String(text) => bulk(&mut bytes, text.as_bytes()),
-            Value::Bytes(raw) => bulk(&mut bytes, raw),
-            Value::Integer(number) => bulk(&mut bytes, itoa::Buffer::new().format(*number).as_bytes()),
-            Value::Double(number) => bulk(&mut bytes, number.to_string().as_bytes()),
-            _ => {
-                let text = format!("a command can't hold a {:?}", word.kind());
-                return Err(Error::new(ErrorKind::InvalidArgument, text));
-            }
-        }
+        value(&mut bytes, word)?;
     }
-    Ok(bytes.into())
+    Ok(bytes)
 }
 
-fn bulk(bytes: &mut Vec<u8>, word: &[u8]) {
+/// The head of a command of so many words, which follow.
+pub(super) fn array(bytes: &mut Vec<u8>, words: usize) {
+    head(bytes, b'*', words);
+}
+
+/// One word of a command.
+pub(super) fn bulk(bytes: &mut Vec<u8>, word: &[u8]) {
     head(bytes, b'$', word.len());
     bytes.extend_from_slice(word);
     bytes.extend_from_slice(b"\r\n");
+}
+
+/// A number as a word of a command.
+pub(super) fn number(bytes: &mut Vec<u8>, number: i64) {
+    bulk(bytes, itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// A value as a word of a command, where it can be one.
+pub(super) fn value(bytes: &mut Vec<u8>, value: &Value) -> Result<(), Error> {
+    match value {
+        Value::String(text) => bulk(bytes, text.as_bytes()),
+        Value::Bytes(raw) => bulk(bytes, raw),
+        Value::Integer(integer) => number(bytes, *integer),
+        Value::Double(double) => bulk(bytes, double.to_string().as_bytes()),
+        _ => {
+            let text = format!("a command can't hold a {:?}", value.kind());
+            return Err(Error::new(ErrorKind::InvalidArgument, text));
+        }
+    }
+    Ok(())
 }
 
 fn head(bytes: &mut Vec<u8>, kind: u8, number: usize) {
@@ -92,6 +109,7 @@ pub(super) fn is_push(frame: &Resp3Frame) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use proptest::prelude::*;
     use redis_protocol::resp3::types::{OwnedFrame, Resp3Frame as _};
 

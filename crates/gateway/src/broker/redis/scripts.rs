@@ -3,10 +3,11 @@
 use fred::{
     error::Error,
     types::{Value, scripts::Script},
+    util::redis_keyslot,
 };
 use roomcast_counter::{ChangeTarget, PublishMode, log_lua, tally_lua};
 
-use super::log::number;
+use super::resp;
 
 /// Every script of the broker.
 #[derive(Debug)]
@@ -80,23 +81,115 @@ impl Named {
         self.script.lua().cloned().map_or(Value::Null, Value::String)
     }
 
-    /// The words of an EVALSHA.
-    pub(super) fn by_hash(&self, keys: Vec<String>, args: Vec<Value>) -> Vec<Value> {
-        let mut words: Vec<Value> = Vec::with_capacity(2 + keys.len() + args.len());
-        words.extend([Value::String(self.script.sha1().clone()), number(keys.len())]);
-        words.extend(keys.into_iter().map(Value::from));
-        words.extend(args);
-        words
+    /// The EVALSHA of a call.
+    pub(super) fn by_hash(&self, call: &Call) -> Vec<u8> {
+        call.written("EVALSHA", self.script.sha1())
     }
 
-    /// The words of an EVAL from those of the EVALSHA, where its answer was that the server does not know the script:
-    /// then it certainly did not run.
-    pub(super) fn in_full<R>(&self, mut words: Vec<Value>, answer: &Result<R, Error>) -> Option<Vec<Value>> {
-        if !answer.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT")) {
-            return None;
+    /// The EVAL of a call, with the whole script.
+    pub(super) fn in_full(&self, call: &Call) -> Vec<u8> {
+        call.written("EVAL", self.script.lua().map_or("", |text| text))
+    }
+
+    /// Whether the answer to an EVALSHA was that the server does not know the script: then it certainly did not run.
+    pub(super) fn is_unknown<R>(&self, answer: &Result<R, Error>) -> bool {
+        let unknown = answer.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT"));
+        if unknown {
+            tracing::debug!(script = self.name, "the server does not know the script yet");
         }
-        tracing::debug!(script = self.name, "the server does not know the script yet");
-        *words.first_mut()? = self.script.lua().cloned().map(Value::String)?;
-        Some(words)
+        unknown
+    }
+}
+
+/// A script's keys and, behind them, its arguments, as they go over the wire.
+#[derive(Debug)]
+pub(super) struct Call {
+    words: Vec<u8>,
+    keys: usize,
+    args: usize,
+    /// That of the first key.
+    slot: u16,
+}
+
+impl Call {
+    /// A call of these keys. The arguments follow.
+    pub(super) fn new(keys: &[String]) -> Self {
+        let mut words = Vec::with_capacity(512);
+        for key in keys {
+            resp::bulk(&mut words, key.as_bytes());
+        }
+        let slot = redis_keyslot(keys.first().map(String::as_bytes).unwrap_or_default());
+        Self { words, keys: keys.len(), args: 0, slot }
+    }
+
+    /// A call of these keys and arguments.
+    pub(super) fn of(keys: &[String], args: &[Value]) -> Result<Self, Error> {
+        let mut call = Self::new(keys);
+        for arg in args {
+            resp::value(&mut call.words, arg)?;
+        }
+        call.args = args.len();
+        Ok(call)
+    }
+
+    /// The next argument.
+    pub(super) fn arg(&mut self, text: &str) {
+        self.args += 1;
+        resp::bulk(&mut self.words, text.as_bytes());
+    }
+
+    /// A number as the next argument.
+    pub(super) fn number(&mut self, number: impl TryInto<i64>) {
+        self.args += 1;
+        resp::number(&mut self.words, number.try_into().unwrap_or(i64::MAX));
+    }
+
+    /// The slot of its keys.
+    pub(super) fn slot(&self) -> u16 {
+        self.slot
+    }
+
+    fn written(&self, command: &str, script: &str) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(64 + script.len() + self.words.len());
+        resp::array(&mut bytes, 3 + self.keys + self.args);
+        resp::bulk(&mut bytes, command.as_bytes());
+        resp::bulk(&mut bytes, script.as_bytes());
+        resp::bulk(&mut bytes, itoa::Buffer::new().format(self.keys).as_bytes());
+        bytes.extend_from_slice(&self.words);
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_written_with_its_script_before_its_keys_and_arguments() {
+        let script = Named { name: "one", script: Script::from_lua("return 1") };
+        let mut call = Call::new(&["rc:{event:wall}:meta".to_owned(), "rc:{event:wall}:log".to_owned()]);
+        call.arg("\r\n");
+        call.number(7_u32);
+        call.number(u64::MAX);
+        let rest = "$1\r\n2\r\n$20\r\nrc:{event:wall}:meta\r\n$19\r\nrc:{event:wall}:log\r\n\
+                    $2\r\n\r\n\r\n$1\r\n7\r\n$19\r\n9223372036854775807\r\n";
+        let hash = script.script.sha1();
+        let by_hash = format!("*8\r\n$7\r\nEVALSHA\r\n$40\r\n{hash}\r\n{rest}");
+        assert_eq!(String::from_utf8(script.by_hash(&call)).unwrap(), by_hash);
+        let in_full = format!("*8\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n{rest}");
+        assert_eq!(String::from_utf8(script.in_full(&call)).unwrap(), in_full);
+        assert_eq!(call.slot(), redis_keyslot(b"event:wall"));
+    }
+
+    #[test]
+    fn a_call_of_values_is_the_same_and_takes_no_value_that_is_no_word() {
+        let keys = ["a".to_owned(), "b".to_owned()];
+        let mut call = Call::new(&keys);
+        call.arg("text");
+        call.number(-3);
+        let of = Call::of(&keys, &["text".into(), Value::Integer(-3)]).unwrap();
+        assert_eq!(of.written("EVAL", ""), call.written("EVAL", ""));
+        assert_eq!(of.slot(), call.slot());
+        assert!(Call::of(&keys, &[Value::Null]).is_err());
     }
 }

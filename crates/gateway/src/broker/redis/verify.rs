@@ -8,6 +8,7 @@ use super::{
     fault,
     log::{POSITION_TTL, millis},
     multiplexed::Multiplexed,
+    scripts::Call,
     shard::Context,
     witness::{Seen, SeenCount, SeenEvent},
 };
@@ -98,10 +99,10 @@ async fn verify(
         .map(Value::from),
     );
     let names = vec![keys.meta(room), keys.log(room), keys.counts(room)];
-    let words = context.scripts.verify.by_hash(names, args);
-    let mut answer = commands.send("EVALSHA", &words).await;
-    if let Some(words) = context.scripts.verify.in_full(words, &answer) {
-        answer = commands.send("EVAL", &words).await;
+    let (script, call) = (&context.scripts.verify, Call::of(&names, &args)?);
+    let mut answer = commands.send_written(script.by_hash(&call)).await;
+    if script.is_unknown(&answer) {
+        answer = commands.send_written(script.in_full(&call)).await;
     }
-    answer
+    answer?.convert()
 }
