@@ -1,5 +1,6 @@
 //! The HTTP API for back ends: what a socket can do, on behalf of any user, and what only an operator may.
 
+mod batch;
 pub(crate) mod body;
 mod changes;
 mod claims;
@@ -24,7 +25,7 @@ use roomcast_protocol::{
     Confirm, Decoder, Epoch, ErrorCode, Failure, Offset, Ok as Answer, Op, OpKind, Publish, Release, RoomName,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use self::body::{Body, Named, Query, Text};
 use super::{
@@ -34,27 +35,20 @@ use super::{
 use crate::{
     admin,
     broker::Publication,
-    metrics,
     node::{Node, unix_ms},
     restrictions::Speaks,
     session::tasks,
 };
 
-/// Publishes in one batch.
-const MAX_BATCH: usize = 1_000;
 /// A batch of events of a few kilobytes each.
 const MAX_BODY: usize = 8 * 1024 * 1024;
-/// Rooms of a batch that are worked on at once.
-const BATCH_CONCURRENCY: usize = 64;
-/// Items of one room that are published in one step: other commands wait for it meanwhile.
-const BATCH_STEP: usize = 64;
 const MAX_KEY: usize = 128;
 
 /// Everything below `/api/v1`, behind the bearer.
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
         .route("/api/v1/publish", post(publish))
-        .route("/api/v1/batch", post(batch))
+        .route("/api/v1/batch", post(batch::publish))
         .route("/api/v1/tickets", post(tickets::mint))
         .route("/api/v1/disconnect", post(disconnect))
         .route("/api/v1/shed", post(moves::shed))
@@ -165,60 +159,6 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         Some(key) => Ok(Some(key.to_owned())),
         None => Err(Problem::new(ErrorCode::BadFrame, "Idempotency-Key must be 1 to 128 visible characters")),
     }
-}
-
-#[derive(Serialize)]
-struct Results {
-    results: Vec<Told>,
-}
-
-#[derive(Deserialize)]
-struct Batch<'a> {
-    #[serde(borrow)]
-    items: Vec<&'a RawValue>,
-}
-
-/// One result per item, in order: `{epoch, offset, duplicate}` or `{error}`. Items of one room are published in
-/// order; a failed item does not keep the next from being tried.
-async fn batch(
-    State(node): State<Arc<Node>>,
-    Extension(caller): Extension<Caller>,
-    Text(text): Text,
-) -> Result<Json<Results>, Problem> {
-    let items = body::batch_items(&text)?;
-    if items.len() > MAX_BATCH {
-        return Err(Problem::new(
-            ErrorCode::TooLarge,
-            format!("a batch holds at most {MAX_BATCH} publishes"),
-        ));
-    }
-    let results = body::in_order_per_room(items, BATCH_CONCURRENCY, BATCH_STEP, |items| {
-        publish_some(&node, caller, items)
-    });
-    let missing = || Told::Refused { error: Failure::new(ErrorCode::Internal, "internal error") };
-    let results = results.await.into_iter().map(|result| result.unwrap_or_else(missing)).collect();
-    Ok(Json(Results { results }))
-}
-
-/// Publishes items of one room in one step; what can't be read takes no part in it.
-async fn publish_some(node: &Node, caller: Caller, items: Vec<&str>) -> Vec<Told> {
-    let mut results = Vec::with_capacity(items.len());
-    let mut publications = Vec::new();
-    for item in items {
-        let read = read_publish(item).and_then(|publish| publication(node, caller, publish));
-        results.push(read.map(|publication| publications.push(publication)));
-    }
-    let mut answers = tasks::publish_all(node, publications).await.into_iter();
-    let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
-    let result =
-        |read: Result<(), Failure>| read.and_then(|()| answers.next().unwrap_or_else(missing).and_then(told));
-    let shown = |result: Result<Told, Failure>| {
-        result.unwrap_or_else(|error| {
-            metrics::error(error.code);
-            Told::Refused { error }
-        })
-    };
-    results.into_iter().map(result).map(shown).collect()
 }
 
 /// The operation in the address, its own fields in the body, and `user`: on whose behalf.

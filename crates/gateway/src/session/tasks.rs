@@ -10,7 +10,7 @@ mod counters;
 mod join;
 mod past;
 
-use std::{future::Future, pin::Pin, rc::Rc, time::Instant};
+use std::{future::Future, pin::Pin, rc::Rc, slice, time::Instant};
 
 use roomcast_core::{
     events::ADMIN_EVENTS,
@@ -165,37 +165,23 @@ const MAX_EVENT: usize = 1024 * 1024;
 
 /// Publishes for a user or a back end.
 pub(crate) async fn publish(node: &Node, rules: &Rules, publication: Publication) -> Result<Answer, Failure> {
-    let mut answers = publish_all(node, vec![(*rules, publication)]).await;
+    let publication = admissible(node, rules, publication)?;
+    let mut answers = publish_all(node, slice::from_ref(&publication)).await;
     answers.pop().unwrap_or_else(|| Err(Failure::new(ErrorCode::Internal, "internal error")))
 }
 
-/// Publishes events in their order and with one answer each. Those of one room are published in one step, or in a few
-/// where only some of them have keys.
-pub(crate) async fn publish_all(
-    node: &Node,
-    publications: Vec<(Rules, Publication)>,
-) -> Vec<Result<Answer, Failure>> {
-    let mut answers: Vec<Option<Result<Answer, Failure>>> = Vec::with_capacity(publications.len());
-    let (mut places, mut admitted) = (Vec::new(), Vec::new());
-    for (place, (rules, publication)) in publications.into_iter().enumerate() {
-        match admissible(node, &rules, publication) {
-            Ok(publication) => {
-                answers.push(None);
-                places.push(place);
-                admitted.push(publication);
-            }
-            Err(failure) => answers.push(Some(Err(failure))),
-        }
-    }
-    let mut places = places.into_iter();
+/// Publishes what is [`admissible`], in its order and with one answer each. Events of one room are published in one
+/// step, or in a few where only some of them have keys.
+pub(crate) async fn publish_all(node: &Node, publications: &[Publication]) -> Vec<Result<Answer, Failure>> {
+    let mut answers = Vec::with_capacity(publications.len());
     // What a lost answer means depends on the key, so those with keys and those without go by themselves.
     let alike = |a: &Publication, b: &Publication| a.room == b.room && a.key.is_some() == b.key.is_some();
-    for some in admitted.chunk_by(alike) {
+    for some in publications.chunk_by(alike) {
         let [first, ..] = some else { continue };
         let repeat = if first.key.is_some() { Repeat::Harmless } else { Repeat::Harmful };
         let at = node.backend.at(first.room.as_str());
         let published = at.call(repeat, node.backend.broker.publish_all(some)).await;
-        let mut outcomes = published.as_ref().map(|all| all.iter().cloned()).map_err(Failure::clone);
+        let mut outcomes = published.map(Vec::into_iter);
         for publication in some {
             let outcome = match &mut outcomes {
                 Ok(outcomes) => outcomes
@@ -204,23 +190,26 @@ pub(crate) async fn publish_all(
                     .map_err(|fault| fault.into_failure(repeat)),
                 Err(failure) => Err(failure.clone()),
             };
-            if let Ok(published) = &outcome {
-                record_notification(node, publication, published).await;
+            if outcome.as_ref().is_ok_and(|published| !published.duplicate)
+                && publication.event.starts_with(ADMIN_EVENTS)
+            {
+                // Seldom and large: on the heap, so that whoever publishes anything else stays small.
+                Box::pin(record_notification(node, publication)).await;
             }
-            let answer = outcome.map(|Published { position: Position { epoch, offset }, duplicate }| {
+            answers.push(outcome.map(|Published { position: Position { epoch, offset }, duplicate }| {
                 Answer::Published { epoch, offset, duplicate }
-            });
-            if let Some(place) = places.next() {
-                answers[place] = Some(answer);
-            }
+            }));
         }
     }
-    let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
-    answers.into_iter().map(|answer| answer.unwrap_or_else(missing)).collect()
+    answers
 }
 
 /// What may be published, with its key as it is kept.
-fn admissible(node: &Node, rules: &Rules, mut publication: Publication) -> Result<Publication, Failure> {
+pub(crate) fn admissible(
+    node: &Node,
+    rules: &Rules,
+    mut publication: Publication,
+) -> Result<Publication, Failure> {
     let most = node.terms.limits.frame_bytes.or_max().min(MAX_EVENT);
     if publication.data.as_str().len() > most {
         return Err(Failure::new(ErrorCode::TooLarge, format!("data is larger than {most} bytes")));
@@ -237,13 +226,11 @@ fn admissible(node: &Node, rules: &Rules, mut publication: Publication) -> Resul
 }
 
 /// Writes down who notified whom.
-async fn record_notification(node: &Node, publication: &Publication, published: &Published) {
-    if publication.event.starts_with(ADMIN_EVENTS) && !published.duplicate {
-        let by = publication.from.as_deref().unwrap_or("api");
-        let title = publication.data.to::<Titled>().ok().map(|data| data.title);
-        let deed = Deed::new(by, Act::Notify).on(publication.room.as_str());
-        audit::record(node, deed.detail(title.as_deref().unwrap_or(&publication.event))).await;
-    }
+async fn record_notification(node: &Node, publication: &Publication) {
+    let by = publication.from.as_deref().unwrap_or("api");
+    let title = publication.data.to::<Titled>().ok().map(|data| data.title);
+    let deed = Deed::new(by, Act::Notify).on(publication.room.as_str());
+    audit::record(node, deed.detail(title.as_deref().unwrap_or(&publication.event))).await;
 }
 
 /// What the audit log tells of a notification.
