@@ -1,7 +1,7 @@
 //! Many publishes in one request: all are read, those of one room are put together, and the rooms are worked on side by
 //! side.
 
-use std::{collections::HashMap, future::Future, sync::Arc};
+use std::{collections::HashMap, future::Future, num::NonZeroUsize, sync::Arc};
 
 use axum::{Extension, Json, extract::State};
 use futures_util::{StreamExt, stream::FuturesUnordered};
@@ -24,8 +24,10 @@ use crate::{
 
 /// Publishes in one batch.
 const MAX_BATCH: usize = 1_000;
-/// Rooms of a batch that are worked on at once.
-const BATCH_CONCURRENCY: usize = 64;
+/// Rooms of a batch that are worked on at once: so many share a round trip.
+const BATCH_CONCURRENCY: usize = 256;
+/// Of what may wait for Redis at once, a batch takes this part at most.
+const BATCH_PART: usize = 4;
 /// Items of one room that are published in one step: other commands wait for it meanwhile.
 const BATCH_STEP: usize = 64;
 
@@ -63,16 +65,25 @@ pub(super) async fn publish(
     };
     let read: Vec<Result<(), Failure>> = items.into_iter().map(read).collect();
     let rooms = Rooms::of(publications);
-    let answers = rooms.each(BATCH_CONCURRENCY, BATCH_STEP, |some| tasks::publish_all(&node, some)).await;
-    let mut answers = answers.into_iter().flatten();
+    let concurrency = concurrency(node.config.redis.as_ref().map(|redis| redis.max_in_flight));
+    let answers = rooms.each(concurrency, BATCH_STEP, |some| tasks::publish_all(&node, some)).await;
+    let mut answers = answers.into_iter();
     let missing = || Err(Failure::new(ErrorCode::Internal, "internal error"));
     let result = |read: Result<(), Failure>| {
-        read.and_then(|()| answers.next().unwrap_or_else(missing)).and_then(told).unwrap_or_else(|error| {
-            metrics::error(error.code);
-            Told::Refused { error }
-        })
+        read.and_then(|()| answers.next().flatten().unwrap_or_else(missing)).and_then(told).unwrap_or_else(
+            |error| {
+                metrics::error(error.code);
+                Told::Refused { error }
+            },
+        )
     };
     Ok(Json(Results { results: read.into_iter().map(result).collect() }))
+}
+
+/// Rooms at once, where so many commands may wait for Redis.
+fn concurrency(max_in_flight: Option<NonZeroUsize>) -> usize {
+    let most = max_in_flight.map_or(usize::MAX, |most| most.get() / BATCH_PART);
+    BATCH_CONCURRENCY.min(most).max(1)
 }
 
 /// The items of a batch, where they stand: a list, or `{"items": list}`.
@@ -184,6 +195,14 @@ mod tests {
         assert_eq!(results, (0..100).map(|at| Some(at.to_string())).collect::<Vec<_>>());
         let expected: Vec<String> = rooms[..50].iter().map(|room| format!("event:{room}")).collect();
         assert_eq!(*begun.borrow(), expected);
+    }
+
+    #[test]
+    fn a_batch_leaves_most_of_what_may_wait_to_others() {
+        for (max_in_flight, expected) in [(1, 1), (7, 1), (100, 25), (10_000, 256)] {
+            assert_eq!(concurrency(NonZeroUsize::new(max_in_flight)), expected);
+        }
+        assert_eq!(concurrency(None), 256);
     }
 
     #[tokio::test]
