@@ -161,6 +161,11 @@ impl Conn {
         self.outbox.borrow().is_none()
     }
 
+    /// Whether a write would go to the kernel right now.
+    pub fn takes_at_once(&self) -> bool {
+        !self.cut.get() && self.is_drained()
+    }
+
     /// Whether an answer waits. It changes only while [`Conn::poll_attend`] or [`Conn::drained`] is polled.
     pub fn owes_answers(&self) -> bool {
         self.outbox.borrow().as_deref().is_some_and(Outbox::owes_answers)
