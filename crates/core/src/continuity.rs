@@ -182,7 +182,7 @@ impl<E> RoomFeed<E> {
         }
     }
 
-    /// The subscription was lost, lagged, or a queue before this feed was full: anything may be missing.
+    /// The subscription was lost, or a queue before this feed was full: anything may be missing.
     pub fn interrupted(&mut self) -> Option<FeedAction<E>> {
         match &mut self.state {
             State::Unknown => None,

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    hearing::{Asker, Hearing},
+    hearing::{Asker, Ear, Hearing},
     multiplexed::Connection,
     resp,
     shard::Context,
@@ -43,15 +43,15 @@ pub(super) async fn dial_sentinel(context: &Context, server: &Server) -> Result<
     commands(context, &context.plan.sentinel(server), server).await
 }
 
-/// Opens a connection for subscriptions to this server; `hear` gets the channel and the bytes of each message. Cancel safe.
+/// Opens a connection for subscriptions to this server. Cancel safe.
 pub(super) async fn dial_hearing(
     context: &Context,
     server: &Server,
-    hear: impl FnMut(&[u8], &[u8]) + Send + 'static,
+    ear: impl Ear,
 ) -> Result<(Hearing, Asker), Error> {
     let Context { plan, tasks, .. } = context;
     let stream = open(&plan.data(server), server).await?;
-    Ok(Hearing::start(stream, plan.settings.command_timeout, tasks, hear))
+    Ok(Hearing::start(stream, plan.settings.command_timeout, tasks, ear))
 }
 
 async fn commands(context: &Context, config: &Config, server: &Server) -> Result<Connection, Error> {

@@ -8,7 +8,10 @@ use std::{
 
 use fred::types::config::Server;
 
-use super::{SharedFeed, health::HealthCell, keys::Keys, nodes::Nodes, shard::Shard, witness::Witnesses};
+use super::{
+    SharedFeed, health::HealthCell, hearing::Ear, keys::Keys, nodes::Nodes, shard::Shard,
+    subscriptions::Request, witness::Witnesses,
+};
 use crate::broker::{
     Control, Delivery, Feed,
     feed::Dropped,
@@ -34,9 +37,8 @@ pub(super) struct Reader {
     pub(super) warned: Option<Instant>,
 }
 
-impl Reader {
-    /// Takes a message.
-    pub(super) fn take(&mut self, channel: &[u8], payload: &[u8]) {
+impl Ear for Reader {
+    fn message(&mut self, channel: &[u8], payload: &[u8]) {
         let Ok(channel) = std::str::from_utf8(channel) else {
             return self.malformed(&channel.escape_ascii().to_string(), "its channel is no text");
         };
@@ -71,6 +73,15 @@ impl Reader {
         }
     }
 
+    fn ended(&mut self, channel: &str) {
+        if self.shard.requests.try_send(Request::Ended(channel.to_owned())).is_err() {
+            // Too much is asked already: the next connection has all of it anew.
+            self.shard.give_up_subscriptions();
+        }
+    }
+}
+
+impl Reader {
     fn malformed(&mut self, channel: &str, why: &str) {
         Dropped::Malformed.count(1);
         let now = Instant::now();

@@ -217,7 +217,7 @@ fn run(context: &Context, shard: &Shard, task: impl Future<Output = ()> + Send +
 
 /// Opens a connection for subscriptions, whose messages are read from the first on. Cancel safe.
 pub(super) async fn hear(context: &Context, shard: &Arc<Shard>) -> Result<(Hearing, Asker), Error> {
-    let mut reader = Reader {
+    let reader = Reader {
         server: shard.server.clone(),
         keys: context.keys.clone(),
         control: context.keys.control(),
@@ -229,7 +229,7 @@ pub(super) async fn hear(context: &Context, shard: &Arc<Shard>) -> Result<(Heari
         witnesses: context.witnesses.clone(),
         warned: None,
     };
-    dial_hearing(context, &shard.server, move |channel, payload| reader.take(channel, payload)).await
+    dial_hearing(context, &shard.server, reader).await
 }
 
 /// Opens the connection for subscriptions, however often it takes. Cancel safe.

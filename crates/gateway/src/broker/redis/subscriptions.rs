@@ -55,6 +55,8 @@ pub(super) enum Request {
     Adopt(Vec<String>),
     /// These belong to another server now.
     Abandon(Vec<String>),
+    /// The server has ended the subscription of this channel by itself.
+    Ended(String),
 }
 
 pub(super) type Waiter = oneshot::Sender<Result<(), BrokerError>>;
@@ -200,6 +202,8 @@ impl Task {
                                     self.channels.remove(&channel);
                                 }
                             }
+                            // Of the connection that is gone.
+                            Request::Ended(_) => {}
                         }
                     }
                 }
@@ -225,7 +229,12 @@ impl Task {
             return Ok(());
         }
         for attempt in 1.. {
-            self.subscribe_due().await?;
+            match self.subscribe_due().await {
+                Ok(()) => {}
+                // It does nothing for anybody for a while: another connection would not help.
+                Err(error) if fault::is_busy(&error) && attempt < MEND_ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
             // Who is asked for a slot that is somebody else's will be told to abandon it; all else passes soon.
             if self.due.is_empty() || attempt >= MEND_ATTEMPTS {
                 break;
@@ -258,15 +267,16 @@ impl Task {
         }
     }
 
-    /// Subscribes what is due, in chunks; answers what is proven now. What the server can't do yet stays due.
-    async fn subscribe_due(&mut self) -> Result<HashSet<String>, Error> {
-        let mut proven = HashSet::new();
+    /// Subscribes what is due, in chunks. What the server can't do yet stays due. Of what is subscribed late something may
+    /// have been missed, and each chunk says so by itself: the next may fail.
+    async fn subscribe_due(&mut self) -> Result<(), Error> {
         let due: Vec<_> = self.due.iter().cloned().collect();
         for (number, chunk) in due.chunks(CHUNK).enumerate() {
             if number > 0 {
                 sleep(random::jitter(CHUNK_PAUSE)).await;
             }
             let failed = self.prove(chunk, &[]).await?;
+            let mut proven = Vec::new();
             for channel in chunk {
                 match failed.get(channel) {
                     Some(error) if fault::is_elsewhere(error) => self.context.routes.look_again(),
@@ -279,12 +289,16 @@ impl Task {
                     Some(error) => tracing::warn!(channel, %error, "a room can't be heard yet"),
                     None => {
                         self.due.remove(channel);
-                        proven.insert(channel.clone());
+                        proven.push(channel);
                     }
                 }
             }
+            // On a new connection it is said of all of them, at the end.
+            if self.proven && !proven.is_empty() {
+                self.context.feed.lock().interrupt(self.scope(proven));
+            }
         }
-        Ok(proven)
+        Ok(())
     }
 
     /// Carries out what is asked, until nobody can ask any more: then it answers none.
@@ -338,6 +352,12 @@ impl Task {
                         self.forget(channel);
                     }
                 }
+                Request::Ended(channel) => {
+                    if self.channels.contains(&channel) {
+                        self.due.insert(channel);
+                        self.context.routes.look_again();
+                    }
+                }
             }
         }
         let new: Vec<_> = wanted
@@ -369,15 +389,7 @@ impl Task {
 
     /// Subscribes what is due, if anything is.
     async fn catch_up(&mut self) -> Result<(), Error> {
-        if self.due.is_empty() {
-            return Ok(());
-        }
-        let proven = self.subscribe_due().await?;
-        if !proven.is_empty() {
-            // What was published meanwhile was heard by nobody.
-            self.context.feed.lock().interrupt(self.scope(&proven));
-        }
-        Ok(())
+        if self.due.is_empty() { Ok(()) } else { self.subscribe_due().await }
     }
 
     /// Subscribes channels, and answers which of them failed.
@@ -453,8 +465,8 @@ impl Task {
             self.asker.as_mut().ok_or_else(|| fault::not_sent("the subscription connection is down"))?;
         let gone = unsubscribe.iter().map(|channel| (remove, channel));
         let all = gone.chain(subscribe.iter().map(|channel| (add, channel)));
-        let Answers { subscribed, refusals } =
-            asker.ask(all.map(|(word, channel)| resp::command(word, &[channel.as_str().into()]))).await?;
+        let commands = all.map(|(word, channel)| resp::command(word, &[channel.as_str().into()]));
+        let Answers { subscribed, refusals } = asker.ask(commands, unsubscribe).await?;
         self.shard.probe.pong();
         let refused: Vec<_> = subscribe.iter().filter(|channel| !subscribed.contains(*channel)).collect();
         // Those of the channels that were to be left came first.

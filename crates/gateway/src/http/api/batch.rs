@@ -26,7 +26,7 @@ use crate::{
 const MAX_BATCH: usize = 1_000;
 /// Rooms of a batch that are worked on at once: so many share a round trip.
 const BATCH_CONCURRENCY: usize = 256;
-/// Of what may wait for Redis at once, a batch takes this part at most.
+/// Of what may wait for Redis at once, one batch takes this part at most.
 const BATCH_PART: usize = 4;
 /// Items of one room that are published in one step: other commands wait for it meanwhile.
 const BATCH_STEP: usize = 64;
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_leaves_most_of_what_may_wait_to_others() {
+    fn one_batch_leaves_most_of_what_may_wait_to_others() {
         for (max_in_flight, expected) in [(1, 1), (7, 1), (100, 25), (10_000, 256)] {
             assert_eq!(concurrency(NonZeroUsize::new(max_in_flight)), expected);
         }
