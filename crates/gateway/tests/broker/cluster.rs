@@ -128,6 +128,29 @@ async fn messages_stay_with_the_server_that_owns_their_room() {
     }
 }
 
+/// The server forgets who listens there, and the owner is the same before and after.
+#[tokio::test]
+async fn a_slot_that_goes_and_comes_back_is_heard_again() {
+    let cluster = Cluster::start(0).await;
+    let mut node = cluster.node("a").await;
+    let (wall, other) = (room("event:wall"), room("event:other"));
+    node.broker.subscribe(&wall).await.unwrap();
+    node.broker.subscribe(&other).await.unwrap();
+    let owner = &cluster.servers[cluster.owner(&wall)];
+    let answer = owner.command(&["CLUSTER", "KEYSLOT", "{event:wall}"]);
+    let slot = answer.trim_start_matches(':').trim_end();
+    let channel = "rc:{event:wall}:ch";
+    assert_eq!(owner.command(&["CLUSTER", "DELSLOTS", slot]), "+OK\r\n");
+    assert!(!owner.command(&["PUBSUB", "SHARDCHANNELS", channel]).contains(channel), "nobody listens");
+    assert_eq!(owner.command(&["CLUSTER", "ADDSLOTS", slot]), "+OK\r\n");
+    let Feed::Interrupted(scope) = node.until(|item| matches!(item, Feed::Interrupted(_))).await else {
+        panic!("no interruption")
+    };
+    assert!(node.broker.concerns(&scope, &wall) && !node.broker.concerns(&scope, &other), "{scope:?}");
+    node.publish(&wall, 7).await;
+    assert_eq!(node.event().await.0, 7);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_master_costs_the_other_rooms_nothing_and_its_own_come_back() {
     let mut cluster = Cluster::start(1).await;
