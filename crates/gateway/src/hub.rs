@@ -403,7 +403,8 @@ impl Hub {
             && let Some(id) = self.round.pop_front()
         {
             if let Some(next) = self.round.front().and_then(|next| self.table.room(*next)) {
-                bring(next, 0..AHEAD);
+                let first = next.state.sealed.front().map_or(0, |block| block.cursor);
+                bring(next, first..first + AHEAD);
             }
             // A room without members is work, too.
             left -= self.flush_room(id, left, now).max(1);

@@ -58,6 +58,8 @@ impl Channels {
             return Ok(());
         }
         drop(proven);
+        // Nobody else would tell the server: to whom the room belongs now was said before it was proven here.
+        let _too_full = timeout(PATIENCE, shard.requests.send(Request::Abandon(vec![channel]))).await;
         Err(BrokerError::refused("the room moved to another server meanwhile"))
     }
 

@@ -270,7 +270,9 @@ impl Task {
     /// Subscribes what is due, in chunks. What the server can't do yet stays due. Of what is subscribed late something may
     /// have been missed, and each chunk says so by itself: the next may fail.
     async fn subscribe_due(&mut self) -> Result<(), Error> {
-        let due: Vec<_> = self.due.iter().cloned().collect();
+        let mut due: Vec<_> = self.due.iter().cloned().collect();
+        // Those of one slot together: whole slots are told that something was missed.
+        due.sort_by_cached_key(|channel| redis_keyslot(channel.as_bytes()));
         for (number, chunk) in due.chunks(CHUNK).enumerate() {
             if number > 0 {
                 sleep(random::jitter(CHUNK_PAUSE)).await;
@@ -376,13 +378,14 @@ impl Task {
                 self.forget(channel);
             }
         }
-        self.catch_up().await
+        // Of many requests the last catches up for all.
+        if self.requests.is_empty() { self.catch_up().await } else { Ok(()) }
     }
 
-    /// Nobody wants it here any more.
+    /// Nobody wants it here any more. It may be subscribed also where it is due.
     fn forget(&mut self, channel: String) {
-        let was_due = self.due.remove(&channel);
-        if self.channels.remove(&channel) && !was_due {
+        self.due.remove(&channel);
+        if self.channels.remove(&channel) {
             self.strays.insert(channel);
         }
     }
