@@ -8,7 +8,7 @@
 use std::{
     collections::HashSet,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -237,7 +237,7 @@ async fn run(
     questions: mpsc::Receiver<Question>,
     ear: impl Ear,
 ) -> String {
-    let under_way = Arc::new(UnderWay::default());
+    let under_way = UnderWay::default();
     let (from, to) = tokio::io::split(stream);
     // The reading and the writing wait for nobody.
     let ended = tokio::select! {
@@ -304,6 +304,8 @@ async fn read(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::DuplexStream;
 
     use super::*;
