@@ -13,5 +13,6 @@ pub mod limits;
 pub mod pace;
 pub mod permission;
 pub mod permits;
+pub mod rest;
 pub mod rooms;
 pub mod session;

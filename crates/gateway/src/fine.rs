@@ -1,10 +1,38 @@
 //! A timer finer than a millisecond, which is as fine as the runtime's own is: it rounds up, and what may wait for a
 //! millisecond at most would wait for two.
 
-use std::time::Duration;
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 #[cfg(target_os = "linux")]
 pub use self::kernel::FineTimer;
+
+thread_local! {
+    static DUE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// When the fine timer rings that this thread waits for. It has one at most: the flusher's.
+pub fn due() -> Option<Instant> {
+    DUE.get()
+}
+
+/// Known to [`due`] for as long as it lives.
+struct Due;
+
+impl Due {
+    fn after(duration: Duration) -> Self {
+        DUE.set(Instant::now().checked_add(duration));
+        Self
+    }
+}
+
+impl Drop for Due {
+    fn drop(&mut self) {
+        DUE.set(None);
+    }
+}
 
 #[cfg(target_os = "linux")]
 mod kernel {
@@ -16,7 +44,7 @@ mod kernel {
     };
     use tokio::net::unix::pipe::Receiver;
 
-    use super::Duration;
+    use super::{Due, Duration};
 
     /// One of the kernel's timers. To whoever reads it is what a pipe is, from which eight bytes come when it rings;
     /// and for pipes the runtime has a type that owns them.
@@ -37,6 +65,7 @@ mod kernel {
             if duration.is_zero() {
                 return;
             }
+            let _due = Due::after(duration);
             let Some(timer) = &self.0 else { return tokio::time::sleep(duration).await };
             if wait(timer, duration).await.is_err() {
                 tokio::time::sleep(duration).await;
@@ -78,6 +107,7 @@ impl FineTimer {
 
     /// Waits. Cancel safe.
     pub async fn sleep(&self, duration: Duration) {
+        let _due = Due::after(duration);
         tokio::time::sleep(duration).await;
     }
 }
@@ -102,5 +132,24 @@ mod tests {
         timer.sleep(wait).await;
         assert!((wait..Duration::from_secs(1_800)).contains(&begun.elapsed()));
         timer.sleep(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn it_is_known_when_it_rings_for_as_long_as_somebody_waits() {
+        let timer = FineTimer::open();
+        let (begun, hour) = (Instant::now(), Duration::from_secs(3600));
+        let looked = async {
+            tokio::task::yield_now().await;
+            due()
+        };
+        let seen = tokio::select! {
+            biased;
+            () = timer.sleep(hour) => None,
+            seen = looked => seen,
+        };
+        assert!((begun + hour..Instant::now() + hour).contains(&seen.unwrap()));
+        assert_eq!(due(), None, "nobody waits any more");
+        timer.sleep(Duration::from_micros(1)).await;
+        assert_eq!(due(), None);
     }
 }

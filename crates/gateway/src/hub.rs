@@ -1,20 +1,19 @@
-//! One worker's rooms, and the flusher that writes to their members.
+//! One worker's rooms: who sits in them, and what came for them.
 //!
-//! An event is appended once to its room's pending block; a flush seals the block and walks over the members.
+//! An event is appended once to its room's pending block; the flusher seals the block and walks over the members.
 //! Members that just joined are served one by one until they stand where the room stands; then they share the
 //! blocks of all. The hub knows no broker: what it is given, it delivers.
 
 mod block;
+mod flusher;
+mod members;
 mod roster;
 mod survey;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    cell::RefCell,
     collections::VecDeque,
-    hint,
-    ops::Range,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,32 +21,29 @@ use std::{
 
 use bytes::Bytes;
 use roomcast_core::{
-    gather::Gather,
     limits::Cap,
-    rooms::{MemberId, Room, RoomFull, RoomId, RoomRules, RoomTable},
-    session::Now,
+    rooms::{RoomFull, RoomId, RoomRules, RoomTable},
 };
-use roomcast_protocol::{Codec, CounterValue, Position, Push, RoomName, SharedPush};
+use roomcast_protocol::{CounterValue, Position, Push, RoomName, SharedPush};
 use tokio::sync::Notify;
 
-pub use self::survey::{RoomFigures, Survey, top};
+pub use self::{
+    flusher::flush,
+    survey::{RoomFigures, Survey, top},
+};
 use self::{
-    block::{Block, Pending},
+    members::{
+        Lane, RoomState, Seated, has_ended, is_after, promote, seal, send_apart, send_block, send_one,
+    },
     roster::Roster,
-    survey::Tally,
 };
 use crate::{
     conn::{Conn, Seat},
-    fine::FineTimer,
     metrics,
     outbox::Item,
     seats::SeatPermit,
 };
 
-/// Members served in one step of the flusher: about a millisecond of system calls, then others get their turn.
-const FLUSH_STEP: usize = 256;
-/// Members that are brought from memory together, before the first of them is served.
-const AHEAD: usize = 16;
 /// Pushes kept for a member whose join is still being answered.
 const MAX_JOIN_BUFFER: usize = 1_024;
 
@@ -99,49 +95,6 @@ pub struct Hub {
     wake: Rc<Notify>,
 }
 
-#[derive(Debug, Default)]
-struct RoomState {
-    /// Members whose token has ended get nothing more.
-    guarded: bool,
-    position: Option<Position>,
-    pending: Pending,
-    sealed: VecDeque<Block>,
-    seq: u64,
-    /// Members that do not share the blocks yet.
-    apart: Vec<MemberId>,
-    queued: bool,
-    tally: Tally,
-}
-
-#[derive(Debug)]
-struct Seated {
-    conn: Rc<Conn>,
-    /// Held for as long as the member is one.
-    _permit: SeatPermit,
-    lane: Lane,
-}
-
-/// What came for a member that can't be given it yet.
-#[derive(Debug, Default)]
-struct Kept(Vec<Delivery>);
-
-/// How a member gets its pushes. All but the last pass: what they need is boxed, so that it takes no place in the row of
-/// the room's members.
-#[derive(Debug)]
-enum Lane {
-    /// The join is not answered yet: they are kept.
-    Joining(Box<Kept>),
-    /// More came than is kept.
-    Overrun,
-    /// The join is answered, but the past is still on its way, page after page. Events are in the log and will be
-    /// read from there; while the last page may be in work, they are kept.
-    CatchingUp(Option<Box<Kept>>),
-    /// One by one, from this position on.
-    Trailing(Box<Position>),
-    /// With all others; the last block it got.
-    Sharing(u64),
-}
-
 impl Hub {
     /// A hub without rooms. How many members a room may have is decided by [`crate::seats`], for all workers.
     pub fn new(idle_ttl: Duration) -> Self {
@@ -190,8 +143,7 @@ impl Hub {
     ) -> Result<Seat, RoomFull> {
         let before = self.table.rooms();
         let room = self.table.open(name, now, || RoomState { guarded, ..RoomState::default() });
-        let seated = Seated { conn: conn.clone(), _permit: permit, lane: Lane::Joining(Box::default()) };
-        let joined = self.table.join(room, seated, now);
+        let joined = self.table.join(room, Seated::joining(conn.clone(), permit), now);
         metrics::rooms_changed(count(self.table.rooms()) - count(before), i64::from(joined.is_ok()));
         let member = joined?;
         if let Some(room) = self.table.room_mut(room) {
@@ -387,74 +339,6 @@ impl Hub {
         self.mark(seat.room);
     }
 
-    /// Whether a round of the flusher would have anything to do.
-    pub fn has_news(&self) -> bool {
-        !(self.round.is_empty() && self.next.is_empty())
-    }
-
-    /// Serves some members of the next rooms of the round that have something for them. False when the round is over:
-    /// what came meanwhile is for the next, so that it can gather.
-    pub fn flush_step(&mut self, now: Now) -> bool {
-        if self.round.is_empty() {
-            std::mem::swap(&mut self.round, &mut self.next);
-        }
-        let mut left = FLUSH_STEP;
-        while left > 0
-            && let Some(id) = self.round.pop_front()
-        {
-            if let Some(next) = self.round.front().and_then(|next| self.table.room(*next)) {
-                let first = next.state.sealed.front().map_or(0, |block| block.cursor);
-                bring(next, first..first + AHEAD);
-            }
-            // A room without members is work, too.
-            left -= self.flush_room(id, left, now).max(1);
-        }
-        !self.round.is_empty()
-    }
-
-    /// Serves at most so many members of a room, and says how many.
-    fn flush_room(&mut self, id: RoomId, most: usize, now: Now) -> usize {
-        let Some(room) = self.table.room_mut(id) else { return 0 };
-        let mut served = 0;
-        if room.state.sealed.is_empty() {
-            promote(room);
-            seal(room);
-        }
-        if let Some(mut block) = room.state.sealed.pop_front() {
-            let until = room.state.guarded.then_some(now.instant);
-            let end = (block.cursor + most).min(room.slots());
-            served = end.saturating_sub(block.cursor);
-            let dropped = metrics::dropped_here();
-            for first in (block.cursor..end).step_by(AHEAD) {
-                let last = (first + AHEAD).min(end);
-                bring(room, first..last);
-                for slot in first..last {
-                    if let Some((_, seated)) = room.slot_mut(slot) {
-                        send_block(seated, &block, until);
-                    }
-                }
-            }
-            room.state.tally.drops += metrics::dropped_here() - dropped;
-            block.cursor = end;
-            if end < room.slots() {
-                room.state.sealed.push_front(block);
-            } else if let Some(at) = block.at {
-                metrics::delivery_lag(Duration::from_millis(now.unix_ms.saturating_sub(at)));
-            }
-        }
-        promote(room);
-        if !room.state.sealed.is_empty() {
-            self.round.push_back(id);
-        } else if room.state.pending.is_empty() {
-            room.state.queued = false;
-            room.compact();
-        } else {
-            self.next.push_back(id);
-            self.wake.notify_one();
-        }
-        served
-    }
-
     /// Removes rooms that were empty for long. Returns their names: they need no subscription any more.
     pub fn expire(&mut self, now: Instant) -> Vec<RoomName> {
         let gone: Vec<_> = self.table.expire(now).into_iter().map(|(name, _)| name).collect();
@@ -495,114 +379,7 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// Whether an event is news to somebody who stands at `seen`.
-fn is_after(position: &Position, seen: Option<&Position>) -> bool {
-    seen.is_none_or(|seen| seen.epoch != position.epoch || seen.offset < position.offset)
-}
-
 /// Whether the answer to a join has told this count already.
 fn is_told(delivery: &Delivery, told: impl Fn(&CounterValue) -> bool) -> bool {
     matches!(delivery.push.push(), Push::Count { value, .. } if told(value))
-}
-
-/// Sends one push to one member, where it is news to it and, in a guarded room, its token still holds.
-fn send_apart(conn: &Conn, delivery: &Delivery, seen: &mut Position, guarded: bool) {
-    if has_ended(conn, guarded) {
-        return;
-    }
-    match &delivery.place {
-        Place::Event(position) if !is_after(position, Some(seen)) => return,
-        Place::Event(position) | Place::Reset(position) => *seen = position.clone(),
-        Place::None => {}
-    }
-    send_one(conn, delivery);
-}
-
-/// Whether the room is guarded and the member's token holds no more.
-fn has_ended(conn: &Conn, guarded: bool) -> bool {
-    guarded && conn.expires.get().is_some_and(|at| at <= Instant::now())
-}
-
-fn send_one(conn: &Conn, delivery: &Delivery) {
-    if let Some(bytes) = block::frame(&delivery.push, conn.codec) {
-        conn.send(Item::push(bytes, &delivery.push));
-    }
-}
-
-/// Lets members that stand where the room stands share its blocks from here on. Not while a block is under way:
-/// theirs would have to be closed behind it, and they are served one by one until then.
-fn promote(room: &mut Room<RoomState, Seated>) {
-    if !room.state.sealed.is_empty() {
-        return;
-    }
-    let Some(position) = room.state.position.clone() else { return };
-    let stands = |lane: &Lane| matches!(lane, Lane::Trailing(seen) if **seen == position);
-    let (ready, apart): (Vec<_>, Vec<_>) = std::mem::take(&mut room.state.apart)
-        .into_iter()
-        .partition(|member| room.member(*member).is_some_and(|seated| stands(&seated.lane)));
-    room.state.apart = apart;
-    if ready.is_empty() {
-        return;
-    }
-    seal(room);
-    let seq = room.state.seq;
-    for member in ready {
-        if let Some(seated) = room.member_mut(member) {
-            seated.lane = Lane::Sharing(seq);
-        }
-    }
-}
-
-/// Closes the pending block: what comes later goes into the next.
-fn seal(room: &mut Room<RoomState, Seated>) {
-    if room.state.pending.is_empty() {
-        return;
-    }
-    let state = &mut room.state;
-    state.seq += 1;
-    let block = std::mem::take(&mut state.pending).seal(state.seq);
-    state.sealed.push_back(block);
-}
-
-/// Looks at connections that are served soon. What stands at their front comes from far away in memory: for several at once it
-/// comes at the same time, where each would be waited for between two writes.
-fn bring(room: &Room<RoomState, Seated>, slots: Range<usize>) {
-    let ready = slots.filter(|slot| room.slot(*slot).is_some_and(|(_, seated)| seated.conn.takes_at_once()));
-    hint::black_box(ready.count());
-}
-
-fn send_block(seated: &mut Seated, block: &Block, until: Option<Instant>) {
-    let Lane::Sharing(seq) = &mut seated.lane else { return };
-    if *seq >= block.seq {
-        return;
-    }
-    *seq = block.seq;
-    let ended = |now: Instant| seated.conn.expires.get().is_some_and(|at| at <= now);
-    if until.is_some_and(ended) {
-        return;
-    }
-    let lines = match seated.conn.codec {
-        Codec::Json(_) => block.json(),
-        Codec::MsgPack(_) => block.msgpack(),
-    };
-    lines.send(&seated.conn);
-}
-
-/// Flushes as long as there is something to flush, and lets others run in between.
-pub async fn flush(hub: &RefCell<Hub>, now: impl Fn() -> Now, mut gather: Gather) {
-    let bell = hub.borrow().bell();
-    let timer = FineTimer::open();
-    loop {
-        bell.notified().await;
-        // What is ready now may add more to the same blocks: one write instead of many.
-        tokio::task::yield_now().await;
-        if !hub.borrow().has_news() {
-            continue;
-        }
-        timer.sleep(gather.wait(now().instant)).await;
-        gather.begin(now().instant);
-        while hub.borrow_mut().flush_step(now()) {
-            tokio::task::yield_now().await;
-        }
-    }
 }

@@ -30,6 +30,8 @@ pub mod presence;
 pub mod pulse;
 pub mod pump;
 pub mod random;
+pub mod rarely;
+pub mod rest;
 pub mod restrictions;
 pub mod seats;
 pub mod serve;

@@ -146,6 +146,7 @@ pub struct Totals {
     dropped_fleeting: AtomicU64,
     conflated: AtomicU64,
     slow_consumers: AtomicU64,
+    rests: AtomicU64,
     queued_bytes: AtomicI64,
     lags: LagCounts<AtomicU64>,
     events: AtomicU64,
@@ -311,6 +312,17 @@ pub fn slow_consumer() {
     TOTALS.slow_consumers.fetch_add(1, Relaxed);
 }
 
+/// A busy worker has rested.
+pub fn rested() {
+    TOTALS.rests.fetch_add(1, Relaxed);
+}
+
+/// How often workers have rested.
+#[cfg(test)]
+pub fn rests() -> u64 {
+    TOTALS.rests.load(Relaxed)
+}
+
 /// A must-deliver event arrived for this node's members.
 pub fn event() {
     TOTALS.events.fetch_add(1, Relaxed);
@@ -464,6 +476,7 @@ impl Totals {
         }
         counter!("roomcast_bytes_sent_total").absolute(self.sent_bytes.load(Relaxed));
         counter!("roomcast_slow_consumers_total").absolute(self.slow_consumers.load(Relaxed));
+        counter!("roomcast_worker_rests_total").absolute(self.rests.load(Relaxed));
     }
 }
 
@@ -493,6 +506,10 @@ fn describe() {
     describe_counter!("roomcast_bytes_sent_total", "Bytes of frames sent.");
     describe_counter!("roomcast_drops_total", "Frames that gave way for a slow socket.");
     describe_counter!("roomcast_slow_consumers_total", "Sockets closed because they read too slowly.");
+    describe_counter!(
+        "roomcast_worker_rests_total",
+        "Rests of busy workers, which let more come together before they look."
+    );
     describe_counter!(
         "roomcast_events_total",
         "Events and other pushes that arrived for this node's members."

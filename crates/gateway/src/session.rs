@@ -34,6 +34,7 @@ use crate::{
     metrics,
     node::{now, unix_ms},
     outbox::Item,
+    rest,
     restrictions::Speaks,
     worker::Worker,
 };
@@ -212,6 +213,7 @@ impl Driver {
         message: &Message<'_>,
         due: Option<std::time::Instant>,
     ) -> ControlFlow<Option<CloseCode>> {
+        rest::heard();
         let said = Said::read(&mut self.codec, message);
         let close = self.on_said(said);
         let is_quiet = close.is_none()

@@ -35,6 +35,7 @@ use crate::{
     presence::Present,
     pump::Word,
     random::Id,
+    rest,
     restrictions::Speaks,
     session,
 };
@@ -100,7 +101,9 @@ pub struct Start {
 pub fn spawn(start: Start) -> io::Result<thread::JoinHandle<io::Result<()>>> {
     let name = format!("worker-{}", start.id);
     thread::Builder::new().name(name).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        rest::when_busy(&mut runtime, start.node.config.fanout.max_delay);
+        let runtime = runtime.enable_all().build()?;
         let result = LocalSet::new().block_on(&runtime, run(start));
         runtime.shutdown_timeout(Duration::from_millis(100));
         result

@@ -60,7 +60,7 @@ Examples:
   roomcast serve --config /etc/roomcast.toml --set log.format=json
   ROOMCAST_REDIS__URL=redis://127.0.0.1:6379 ROOMCAST_AUTH__HMAC_KEY_FILE=/run/secrets/hmac roomcast serve
 
-Exit codes: 0 stopped as asked, 78 the configuration is at fault, 1 anything else.")]
+Exit codes: 0 stopped as asked, 2 the command line is at fault, 78 the configuration is, 1 anything else.")]
 pub(super) struct Serve {
     #[command(flatten)]
     pub(super) settings: Settings,
@@ -72,7 +72,7 @@ Examples:
   roomcast checkconfig --config /etc/roomcast.toml
   roomcast checkconfig --connect
 
-Exit codes: 0 all well, 78 the configuration is at fault, 1 something can't be reached.")]
+Exit codes: 0 all well, 2 the command line is at fault, 78 the configuration is, 1 something can't be reached.")]
 pub(super) struct CheckConfig {
     /// Also reaches Redis and the public keys
     #[arg(long)]

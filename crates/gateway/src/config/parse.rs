@@ -22,7 +22,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     if !number.is_empty() && unit.is_empty() {
-        return Err(format!("{DURATION}; a bare number has no unit: write {number}s for seconds"));
+        return Err(format!("{DURATION}; a bare number has no unit: write {number}s or {number}ms"));
     }
     let factor = DURATION_UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
     let millis = factor.zip(number.parse::<u64>().ok()).and_then(|(factor, n)| n.checked_mul(*factor));

@@ -44,7 +44,7 @@ use crate::{
 const MAX_BODY: usize = 8 * 1024 * 1024;
 const MAX_KEY: usize = 128;
 
-/// Everything below `/api/v1`, behind the bearer.
+/// Everything below `/api/v1`, each route behind the bearer.
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
         .route("/api/v1/publish", post(publish))
@@ -81,7 +81,7 @@ pub fn routes(node: Arc<Node>) -> Router {
             Problem::new(ErrorCode::BadFrame, "this address takes another method")
                 .status(StatusCode::METHOD_NOT_ALLOWED)
         })
-        .layer(from_fn_with_state(node.clone(), auth::guard))
+        .route_layer(from_fn_with_state(node.clone(), auth::guard))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(node)
 }

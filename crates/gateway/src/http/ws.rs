@@ -4,8 +4,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::PoisonError,
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{body::Body, response::Response};
@@ -26,10 +26,15 @@ use crate::{
     metrics,
     node::{Node, now},
     random::jitter,
+    rarely::Rarely,
 };
 
 /// What a balancer says that would rather ask another node than this one while it is not ready.
 const ONLY_IF_READY: &str = "roomcast-only-if-ready";
+
+/// How often the log tells of an origin that was refused, and how much of it.
+const ORIGINS_TOLD: Duration = Duration::from_secs(10);
+const ORIGIN_SHOWN: usize = 200;
 
 /// How a refusal is counted, and how it is told.
 type Refusal = (metrics::Admission, Problem);
@@ -169,11 +174,23 @@ fn check_origin(node: &Node, headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let host = single(headers, &header::HOST);
-    match single(headers, &header::ORIGIN) {
-        Some(origin) if node.config.origins.allow(origin, host) => Ok(()),
-        _ => {
-            Err(Problem::new(ErrorCode::Forbidden, "this origin may not connect; see the setting `origins`"))
-        }
+    let origin = single(headers, &header::ORIGIN);
+    if origin.is_some_and(|origin| node.config.origins.allow(origin, host)) {
+        return Ok(());
+    }
+    tell_of_origin(origin, now().instant);
+    Err(Problem::new(ErrorCode::Forbidden, "this origin may not connect; see the setting `origins`"))
+}
+
+/// Browsers show nobody why a handshake was refused, so that a missing origin would look like a lost network. Rarely,
+/// because anybody can send anything.
+fn tell_of_origin(origin: Option<&str>, now: Instant) {
+    static TOLD: Mutex<Rarely> = Mutex::new(Rarely::once_in(ORIGINS_TOLD));
+    // Not held while it is said: a log that is slow to take it holds up nobody else.
+    let is_due = TOLD.lock().unwrap_or_else(PoisonError::into_inner).is_due(now);
+    if is_due {
+        let origin: String = origin.unwrap_or("malformed").chars().take(ORIGIN_SHOWN).collect();
+        tracing::warn!(?origin, "an origin that is not in the setting `origins` was refused a WebSocket");
     }
 }
 

@@ -1,10 +1,13 @@
 //! The hub over real sockets: every byte in order, whoever joins, leaves or reads slowly meanwhile.
 
-use roomcast_protocol::{CounterValue, Data, Epoch, Event, Offset, PresenceCount, Push};
+use std::cell::RefCell;
+
+use roomcast_core::gather::Gather;
+use roomcast_protocol::{Codec, CounterValue, Data, Epoch, Event, Offset, PresenceCount, Push};
 use tokio::{io::AsyncReadExt, net::TcpStream, task::LocalSet};
 use tokio_util::task::TaskTracker;
 
-use super::*;
+use super::{flusher::FLUSH_STEP, *};
 use crate::{
     conn::fixture::pair,
     node::now,

@@ -1,6 +1,6 @@
 //! Publishes that a client sends without waiting for answers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use roomcast_gateway::app::Backing;
 use serde_json::{Value, json};
@@ -79,31 +79,14 @@ async fn publishes_in_a_row_are_kept_told_and_answered_in_order() {
 async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() {
     let (redis, node) = with_redis().await;
     let mut watcher = watch(&node).await;
-    let before = in_a_row(&node, &mut watcher, 0).await;
+    let mut kept = in_a_row(&node, &mut watcher, 0).await;
     // Also where Redis has forgotten the script meanwhile.
-    let flushed =
-        std::process::Command::new("redis-cli").args(["-u", &redis.url(), "script", "flush"]).output();
-    assert!(flushed.expect("redis-cli").status.success());
-    // Of those who find that out together one may overtake another; none is lost or doubled, and each is answered in turn.
-    let mut socket = connected(&node, "member").await;
-    let publishes = 20..30;
-    for id in publishes.clone() {
-        let publish = json!({ "id": id, "op": "publish", "room": ROOM, "event": "e", "data": id });
-        socket.say(&publish).await;
+    for _ in 0..5 {
+        let mut flush = std::process::Command::new("redis-cli");
+        let flushed = flush.args(["-u", &redis.url(), "script", "flush"]).output();
+        assert!(flushed.expect("redis-cli").status.success());
+        kept = in_a_row(&node, &mut watcher, kept).await;
     }
-    let mut answered = BTreeMap::new();
-    for id in publishes.clone() {
-        let answer = socket.text().await;
-        assert_eq!(answer["id"], id, "answers come in the order of the frames");
-        answered.insert(answer["ok"]["offset"].as_u64().expect("it is kept"), json!(id));
-    }
-    let before = before + 10;
-    assert_eq!(answered.keys().copied().collect::<Vec<_>>(), (before - 9..=before).collect::<Vec<_>>());
-    for (offset, id) in answered {
-        let event = watcher.push_of("event").await;
-        assert_eq!((&event["offset"], &event["data"]), (&json!(offset), &id));
-    }
-    in_a_row(&node, &mut watcher, before).await;
     node.leave();
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use super::{
     fault::{self, Effect},
+    queue::Command,
     resp,
     routes::Routes,
     scripts::{Call, Named},
@@ -70,7 +71,7 @@ impl Commands {
     ) -> Result<R, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let answer = self.custom(redis_keyslot(key.as_bytes()), || resp::command(name, &words)).await;
+        let answer = self.carry_out(redis_keyslot(key.as_bytes()), Order::Command(name, &words)).await;
         took(name, begun);
         answer.and_then(Value::convert).map_err(|error| fault::map(&error, effect))
     }
@@ -97,20 +98,17 @@ impl Commands {
     ) -> Result<Value, BrokerError> {
         let _permit = self.permit()?;
         let begun = Instant::now();
-        let mut answer = self.custom(call.slot(), || Ok(script.by_hash(call))).await;
-        if script.is_unknown(&answer) {
-            answer = Box::pin(self.custom(call.slot(), || Ok(script.in_full(call)))).await;
-        }
+        let answer = self.carry_out(call.slot(), Order::Script(script, call)).await;
         took(script.name, begun);
         answer.map_err(|error| fault::map(&error, effect))
     }
 
-    /// Sends what `write` writes; it is written anew where another server is to have it.
-    async fn custom(&self, slot: u16, write: impl Fn() -> Result<Vec<u8>, Error>) -> Result<Value, Error> {
+    /// Has an order carried out by the server that owns the slot.
+    async fn carry_out(&self, slot: u16, order: Order<'_>) -> Result<Value, Error> {
         let shard =
             self.routes.owner(slot).ok_or_else(|| fault::not_sent("no server owns the room's slot"))?;
         let commands = shard.commands().ok_or_else(|| shard.away())?;
-        let answer = commands.send_written(write()?).await;
+        let answer = commands.send_written(order.written()?).await;
         let Err(error) = answer else { return answer };
         if error.details().starts_with("READONLY") {
             // The master of a moment ago is a replica now.
@@ -118,18 +116,14 @@ impl Commands {
             shard.leave();
         }
         match self.mode {
-            PublishMode::Sharded => Box::pin(self.follow(error, &write)).await,
+            PublishMode::Sharded => Box::pin(self.follow(error, order)).await,
             PublishMode::Plain => Err(error),
         }
     }
 
-    /// Sends a command where a server of a cluster says that it belongs. A redirection means that nothing ran, so this
+    /// Sends an order where a server of a cluster says that it belongs. A redirection means that nothing ran, so this
     /// is no retry.
-    async fn follow(
-        &self,
-        error: Error,
-        write: &impl Fn() -> Result<Vec<u8>, Error>,
-    ) -> Result<Value, Error> {
+    async fn follow(&self, error: Error, order: Order<'_>) -> Result<Value, Error> {
         let Some((redirect, server)) = redirection(&error) else { return Err(error) };
         if redirect == Redirect::Moved {
             self.routes.look_again();
@@ -138,8 +132,24 @@ impl Commands {
             return Err(error);
         };
         match redirect {
-            Redirect::Moved => commands.send_written(write()?).await,
-            Redirect::Ask => commands.send_asking(write()?).await,
+            Redirect::Moved => commands.send_written(order.written()?).await,
+            Redirect::Ask => commands.send_written(order.written()?.asking()?).await,
+        }
+    }
+}
+
+/// What a server is to do. It is written anew for each that it is sent to.
+#[derive(Debug, Clone, Copy)]
+enum Order<'a> {
+    Command(&'static str, &'a [Value]),
+    Script(&'a Named, &'a Call),
+}
+
+impl Order<'_> {
+    fn written(self) -> Result<Command, Error> {
+        match self {
+            Self::Command(name, words) => resp::command(name, words).map(Command::new),
+            Self::Script(script, call) => Ok(script.called(call)),
         }
     }
 }
@@ -152,7 +162,7 @@ impl Route for Commands {
         slot: u16,
         words: &'a [Value],
     ) -> BoxFuture<'a, Result<Value, Error>> {
-        Box::pin(self.custom(slot, move || resp::command(name, words)))
+        Box::pin(self.carry_out(slot, Order::Command(name, words)))
     }
 
     fn is_cluster(&self) -> bool {

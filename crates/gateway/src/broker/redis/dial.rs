@@ -62,7 +62,9 @@ async fn commands(context: &Context, config: &Config, server: &Server) -> Result
 /// A connection on which all is said before the first command.
 async fn open(config: &Config, server: &Server) -> Result<Box<dyn Stream>, Error> {
     let opening = TcpStream::connect((host(server), server.port));
-    let tcp = timeout(TCP_TIMEOUT, opening).await.map_err(|_| late("could be reached"))??;
+    let opened =
+        timeout(TCP_TIMEOUT, opening).await.map_err(|_| late(&format!("{server} could be reached")))?;
+    let tcp = opened.map_err(|error| Error::new(ErrorKind::IO, format!("{server}: {error}")))?;
     // What waits is gathered here already.
     tcp.set_nodelay(true)?;
     let greeted = async {
@@ -70,7 +72,7 @@ async fn open(config: &Config, server: &Server) -> Result<Box<dyn Stream>, Error
         greet(config, &mut stream).await?;
         Ok(stream)
     };
-    timeout(GREETING_TIMEOUT, greeted).await.unwrap_or_else(|_| Err(late("has greeted")))
+    timeout(GREETING_TIMEOUT, greeted).await.unwrap_or_else(|_| Err(late(&format!("{server} has greeted"))))
 }
 
 async fn encrypted(config: &Config, server: &Server, tcp: TcpStream) -> Result<Box<dyn Stream>, Error> {
@@ -129,7 +131,7 @@ fn without_words(error: Error) -> Error {
 }
 
 fn late(what: &str) -> Error {
-    Error::new(ErrorKind::Timeout, format!("it took too long until the server {what}"))
+    Error::new(ErrorKind::Timeout, format!("it took too long until {what}"))
 }
 
 #[cfg(test)]

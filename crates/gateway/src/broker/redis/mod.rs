@@ -22,6 +22,7 @@ mod nodes;
 mod plan;
 mod presence;
 mod probe;
+mod queue;
 mod reader;
 mod resp;
 mod routes;

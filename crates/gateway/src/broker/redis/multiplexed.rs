@@ -4,41 +4,34 @@
 //! (see `docs/decisions/0019`). The writing and the reading wait for nobody: a send buffer that is full stops neither
 //! the answers nor the end.
 
-use std::{
-    collections::VecDeque,
-    fmt, io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use fred::{
     error::{Error, ErrorKind},
-    types::{FromValue, Resp3Frame, Value},
+    types::{FromValue, Value},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::{Notify, oneshot},
     task::JoinHandle,
     time::timeout,
 };
 use tokio_util::task::TaskTracker;
 
-use super::{fault, resp};
+use super::{
+    queue::{Command, CommandQueue, lost},
+    resp,
+};
 
-/// What one write takes along at most, but for a single command that is larger.
-const MAX_WRITE: usize = 256 * 1024;
 /// Room for what one read brings, at least.
 const MIN_READ: usize = 16 * 1024;
 /// A buffer that grew beyond this is given back.
 const MAX_KEPT: usize = 1024 * 1024;
 
-type Answer = Result<Resp3Frame, Error>;
-
 /// Sends commands; cheap to clone. All fail once the connection is closed.
 #[derive(Debug, Clone)]
 pub(super) struct Multiplexed {
-    desk: Arc<Desk>,
+    queue: Arc<CommandQueue>,
     timeout: Duration,
 }
 
@@ -49,35 +42,6 @@ pub(super) struct Connection {
     task: JoinHandle<String>,
 }
 
-/// What waits to be written, and what was written and waits for its answer.
-#[derive(Debug, Default)]
-struct Desk {
-    lines: Mutex<Lines>,
-    bell: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Lines {
-    unsent: VecDeque<Unsent>,
-    /// In the order of the commands; none where nobody wants to know.
-    unanswered: VecDeque<Option<oneshot::Sender<Answer>>>,
-    closed: Option<String>,
-}
-
-struct Unsent {
-    bytes: Vec<u8>,
-    /// Commands in these bytes whose answers nobody wants, before the one whose answer is wanted.
-    before: usize,
-    asker: oneshot::Sender<Answer>,
-}
-
-impl fmt::Debug for Unsent {
-    /// Without the command: it may hold what is nobody's business, and once a password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unsent").field("bytes", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
-
 impl Connection {
     /// Takes over a stream on which nothing is under way. `timeout` is for each command.
     pub(super) fn start(
@@ -85,9 +49,9 @@ impl Connection {
         timeout: Duration,
         tasks: &TaskTracker,
     ) -> Self {
-        let desk = Arc::new(Desk::default());
-        let commands = Multiplexed { desk: desk.clone(), timeout };
-        Self { commands, task: tasks.spawn(run(stream, Closing(desk))) }
+        let queue = Arc::new(CommandQueue::default());
+        let commands = Multiplexed { queue: queue.clone(), timeout };
+        Self { commands, task: tasks.spawn(run(stream, Closing(queue))) }
     }
 
     pub(super) fn commands(&self) -> &Multiplexed {
@@ -103,29 +67,19 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
-        self.commands.desk.close("the connection was given up");
+        self.commands.queue.close("the connection was given up");
     }
 }
 
 impl Multiplexed {
     /// Sends one command and waits for its answer. What is given up before it was written is never written.
     pub(super) async fn send<R: FromValue>(&self, name: &str, words: &[Value]) -> Result<R, Error> {
-        self.send_written(resp::command(name, words)?).await?.convert()
+        self.send_written(Command::new(resp::command(name, words)?)).await?.convert()
     }
 
     /// The same with a command as it goes over the wire.
-    pub(super) async fn send_written(&self, command: Vec<u8>) -> Result<Value, Error> {
-        self.exchange(command, 0).await
-    }
-
-    /// The same right behind an `ASKING`, as a server wants it that is just being given the slot.
-    pub(super) async fn send_asking(&self, command: Vec<u8>) -> Result<Value, Error> {
-        let both = [resp::command("ASKING", &[])?, command].concat();
-        self.exchange(both, 1).await
-    }
-
-    async fn exchange(&self, bytes: Vec<u8>, before: usize) -> Result<Value, Error> {
-        let answer = self.desk.put(bytes, before)?;
+    pub(super) async fn send_written(&self, command: Command) -> Result<Value, Error> {
+        let answer = self.queue.put(command)?;
         match timeout(self.timeout, answer).await {
             Ok(Ok(frame)) => frame?.try_into(),
             Ok(Err(_closed)) => Err(lost("the connection was closed")),
@@ -134,80 +88,8 @@ impl Multiplexed {
     }
 }
 
-impl Desk {
-    fn put(&self, bytes: Vec<u8>, before: usize) -> Result<oneshot::Receiver<Answer>, Error> {
-        let (asker, answer) = oneshot::channel();
-        let mut lines = self.lock();
-        if let Some(why) = &lines.closed {
-            return Err(fault::not_sent(why.clone()));
-        }
-        lines.unsent.push_back(Unsent { bytes, before, asker });
-        let is_first = lines.unsent.len() == 1;
-        drop(lines);
-        if is_first {
-            self.bell.notify_one();
-        }
-        Ok(answer)
-    }
-
-    /// Moves what waits into the buffer, as much as one write takes. Whoever gave up is left out.
-    fn take(&self, buffer: &mut BytesMut) {
-        let mut lines = self.lock();
-        let Lines { unsent, unanswered, .. } = &mut *lines;
-        while let Some(next) = unsent.front() {
-            if !buffer.is_empty() && buffer.len() + next.bytes.len() > MAX_WRITE {
-                break;
-            }
-            let Some(Unsent { bytes, before, asker }) = unsent.pop_front() else { break };
-            if !asker.is_closed() {
-                buffer.extend_from_slice(&bytes);
-                unanswered.extend(std::iter::repeat_with(|| None).take(before));
-                unanswered.push_back(Some(asker));
-            }
-        }
-    }
-
-    /// Hands frames to those who asked for them, in order.
-    fn answer(&self, frames: &mut Vec<Resp3Frame>) -> Result<(), Error> {
-        let mut lines = self.lock();
-        if frames.len() > lines.unanswered.len() {
-            return Err(Error::new(ErrorKind::Protocol, "Redis answers what was not asked"));
-        }
-        let askers: Vec<_> = lines.unanswered.drain(..frames.len()).collect();
-        drop(lines);
-        for (frame, asker) in frames.drain(..).zip(askers) {
-            // Whoever gave up waits no more.
-            let _told = asker.map(|asker| asker.send(Ok(frame)));
-        }
-        Ok(())
-    }
-
-    /// Nothing is taken any more. What was not written is told apart from what may have been.
-    fn close(&self, why: &str) {
-        let mut lines = self.lock();
-        lines.closed.get_or_insert_with(|| why.to_owned());
-        let (unsent, unanswered) = (std::mem::take(&mut lines.unsent), std::mem::take(&mut lines.unanswered));
-        drop(lines);
-        for Unsent { asker, .. } in unsent {
-            let _told = asker.send(Err(fault::not_sent(why)));
-        }
-        for asker in unanswered.into_iter().flatten() {
-            let _told = asker.send(Err(lost(why)));
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Nobody knows whether the command ran.
-fn lost(why: &str) -> Error {
-    Error::new(ErrorKind::IO, why.to_owned())
-}
-
-/// Closes the desk also where the task is aborted.
-struct Closing(Arc<Desk>);
+/// Closes the queue also where the task is aborted.
+struct Closing(Arc<CommandQueue>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
@@ -216,26 +98,26 @@ impl Drop for Closing {
 }
 
 async fn run(stream: impl AsyncRead + AsyncWrite + Send + 'static, closing: Closing) -> String {
-    let desk = &*closing.0;
+    let queue = &closing.0;
     let (from, to) = tokio::io::split(stream);
     let ended = tokio::select! {
-        ended = read(from, desk) => ended,
-        ended = write(to, desk) => ended.map_err(Error::from),
+        ended = read(from, queue) => ended,
+        ended = write(to, queue) => ended.map_err(Error::from),
     };
     let why = match ended {
         Ok(()) => "the connection was closed".to_owned(),
         Err(error) => error.to_string(),
     };
-    desk.close(&why);
+    queue.close(&why);
     why
 }
 
-async fn write(mut to: impl AsyncWrite + Unpin, desk: &Desk) -> io::Result<()> {
+async fn write(mut to: impl AsyncWrite + Unpin, queue: &CommandQueue) -> io::Result<()> {
     let mut buffer = BytesMut::new();
     loop {
-        desk.take(&mut buffer);
+        queue.take(&mut buffer);
         if buffer.is_empty() {
-            desk.bell.notified().await;
+            queue.rung().await;
             continue;
         }
         to.write_all(&buffer).await?;
@@ -247,7 +129,7 @@ async fn write(mut to: impl AsyncWrite + Unpin, desk: &Desk) -> io::Result<()> {
     }
 }
 
-async fn read(mut from: impl AsyncRead + Unpin, desk: &Desk) -> Result<(), Error> {
+async fn read(mut from: impl AsyncRead + Unpin, queue: &CommandQueue) -> Result<(), Error> {
     let (mut buffer, mut frames) = (BytesMut::new(), Vec::new());
     loop {
         buffer.reserve(MIN_READ);
@@ -262,7 +144,7 @@ async fn read(mut from: impl AsyncRead + Unpin, desk: &Desk) -> Result<(), Error
                 Err(error) => break Err(error),
             }
         };
-        desk.answer(&mut frames)?;
+        queue.answer(&mut frames)?;
         read?;
         if buffer.is_empty() && buffer.capacity() > MAX_KEPT {
             buffer = BytesMut::new();
@@ -274,13 +156,14 @@ async fn read(mut from: impl AsyncRead + Unpin, desk: &Desk) -> Result<(), Error
 mod tests {
     use std::{
         pin::Pin,
+        sync::Mutex,
         task::{Context, Poll},
     };
 
     use futures_util::future::join_all;
     use tokio::io::{DuplexStream, ReadBuf};
 
-    use super::*;
+    use super::{super::queue::MAX_WRITE, *};
 
     const TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -381,8 +264,7 @@ mod tests {
         while seen < 2 * MAX_WRITE {
             seen += written(&mut theirs).await.len();
         }
-        let desk = connection.commands().desk.lock();
-        assert_eq!((desk.unsent.len(), desk.unanswered.len()), (0, 3));
+        assert_eq!(connection.commands().queue.sizes(), (0, 3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -455,8 +337,8 @@ mod tests {
             assert_eq!(written(&mut theirs).await, "*1\r\n$6\r\nASKING\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n");
             theirs.write_all(b"+OK\r\n$1\r\nv\r\n").await.unwrap();
         };
-        let get = resp::command("GET", &["k".into()]).unwrap();
-        let (value, ()) = tokio::join!(connection.commands().send_asking(get), server);
+        let get = Command::new(resp::command("GET", &["k".into()]).unwrap()).asking().unwrap();
+        let (value, ()) = tokio::join!(connection.commands().send_written(get), server);
         assert_eq!(value.unwrap(), "v".into());
     }
 

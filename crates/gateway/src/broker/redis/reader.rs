@@ -12,16 +12,19 @@ use super::{
     SharedFeed, health::HealthCell, hearing::Ear, keys::Keys, nodes::Nodes, shard::Shard,
     subscriptions::Request, witness::Witnesses,
 };
-use crate::broker::{
-    Control, Delivery, Feed,
-    feed::Dropped,
-    payload::{self, MAX_PAYLOAD},
+use crate::{
+    broker::{
+        Control, Delivery, Feed,
+        feed::Dropped,
+        payload::{self, MAX_PAYLOAD},
+    },
+    rarely::Rarely,
 };
 
 /// Two numbers of 64 bits and the dash between them.
 const MAX_ORDER_ID: usize = 41;
 /// At most one warning about malformed payloads in this time.
-const WARN_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Reader {
     /// The server at the other end.
@@ -34,7 +37,7 @@ pub(super) struct Reader {
     pub(super) shard: Arc<Shard>,
     pub(super) nodes: Arc<Nodes>,
     pub(super) witnesses: Arc<Witnesses>,
-    pub(super) warned: Option<Instant>,
+    pub(super) warned: Rarely,
 }
 
 impl Ear for Reader {
@@ -84,9 +87,7 @@ impl Ear for Reader {
 impl Reader {
     fn malformed(&mut self, channel: &str, why: &str) {
         Dropped::Malformed.count(1);
-        let now = Instant::now();
-        if self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL) {
-            self.warned = Some(now);
+        if self.warned.is_due(Instant::now()) {
             tracing::warn!(channel, why, "dropped a payload that roomcast did not write");
         }
     }

@@ -107,6 +107,15 @@ pub(super) fn is_push(frame: &Resp3Frame) -> bool {
     matches!(frame, Resp3Frame::Push { .. })
 }
 
+/// Whether a frame refuses a call because the server does not know its script.
+pub(super) fn is_unknown_script(frame: &Resp3Frame) -> bool {
+    match frame {
+        Resp3Frame::SimpleError { data, .. } => data.starts_with("NOSCRIPT"),
+        Resp3Frame::BlobError { data, .. } => data.starts_with(b"NOSCRIPT"),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;

@@ -7,7 +7,7 @@ use fred::{
 };
 use roomcast_counter::{ChangeTarget, PublishMode, log_lua, tally_lua};
 
-use super::resp;
+use super::{queue::Command, resp};
 
 /// Every script of the broker.
 #[derive(Debug)]
@@ -81,23 +81,19 @@ impl Named {
         self.script.lua().cloned().map_or(Value::Null, Value::String)
     }
 
-    /// The EVALSHA of a call.
-    pub(super) fn by_hash(&self, call: &Call) -> Vec<u8> {
-        call.written("EVALSHA", self.script.sha1())
-    }
-
-    /// The EVAL of a call, with the whole script.
-    pub(super) fn in_full(&self, call: &Call) -> Vec<u8> {
-        call.written("EVAL", self.script.lua().map_or("", |text| text))
-    }
-
-    /// Whether the answer to an EVALSHA was that the server does not know the script: then it certainly did not run.
-    pub(super) fn is_unknown<R>(&self, answer: &Result<R, Error>) -> bool {
-        let unknown = answer.as_ref().is_err_and(|error| error.details().starts_with("NOSCRIPT"));
-        if unknown {
-            tracing::debug!(script = self.name, "the server does not know the script yet");
-        }
-        unknown
+    /// A call by the script's hash, and in full where the server does not know it: then it certainly did not run.
+    pub(super) fn called(&self, call: &Call) -> Command {
+        let hash = self.script.sha1();
+        let mut bytes = Vec::with_capacity(128 + call.words.len());
+        resp::array(&mut bytes, 3 + call.keys + call.args);
+        let start = bytes.len();
+        resp::bulk(&mut bytes, b"EVALSHA");
+        resp::bulk(&mut bytes, hash.as_bytes());
+        let at = start..bytes.len();
+        resp::bulk(&mut bytes, itoa::Buffer::new().format(call.keys).as_bytes());
+        bytes.extend_from_slice(&call.words);
+        let script = self.script.lua().map(|text| text.inner().clone()).unwrap_or_default();
+        Command::by_hash(bytes, at, script)
     }
 }
 
@@ -148,16 +144,6 @@ impl Call {
     pub(super) fn slot(&self) -> u16 {
         self.slot
     }
-
-    fn written(&self, command: &str, script: &str) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(64 + script.len() + self.words.len());
-        resp::array(&mut bytes, 3 + self.keys + self.args);
-        resp::bulk(&mut bytes, command.as_bytes());
-        resp::bulk(&mut bytes, script.as_bytes());
-        resp::bulk(&mut bytes, itoa::Buffer::new().format(self.keys).as_bytes());
-        bytes.extend_from_slice(&self.words);
-        bytes
-    }
 }
 
 #[cfg(test)]
@@ -175,9 +161,9 @@ mod tests {
                     $2\r\n\r\n\r\n$1\r\n7\r\n$19\r\n9223372036854775807\r\n";
         let hash = script.script.sha1();
         let by_hash = format!("*8\r\n$7\r\nEVALSHA\r\n$40\r\n{hash}\r\n{rest}");
-        assert_eq!(String::from_utf8(script.by_hash(&call)).unwrap(), by_hash);
+        assert_eq!(script.called(&call).text(), by_hash);
         let in_full = format!("*8\r\n$4\r\nEVAL\r\n$8\r\nreturn 1\r\n{rest}");
-        assert_eq!(String::from_utf8(script.in_full(&call)).unwrap(), in_full);
+        assert_eq!(script.called(&call).in_full().text(), in_full);
         assert_eq!(call.slot(), redis_keyslot(b"event:wall"));
     }
 
@@ -188,8 +174,7 @@ mod tests {
         call.arg("text");
         call.number(-3);
         let of = Call::of(&keys, &["text".into(), Value::Integer(-3)]).unwrap();
-        assert_eq!(of.written("EVAL", ""), call.written("EVAL", ""));
-        assert_eq!(of.slot(), call.slot());
+        assert_eq!((of.words, of.keys, of.args), (call.words, call.keys, call.args));
         assert!(Call::of(&keys, &[Value::Null]).is_err());
     }
 }

@@ -30,14 +30,14 @@ use super::{
     nodes::Nodes,
     plan::{Form, Plan},
     probe::{self, Probe},
-    reader::Reader,
+    reader::{Reader, WARN_INTERVAL},
     routes::Routes,
     scripts::Scripts,
     subscriptions::{self, Request},
     verify,
     witness::Witnesses,
 };
-use crate::random;
+use crate::{random, rarely::Rarely};
 
 /// Between attempts to open a connection, doubling from the first to the second, and up to half as much again, so that
 /// the nodes do not come back in step.
@@ -227,7 +227,7 @@ pub(super) async fn hear(context: &Context, shard: &Arc<Shard>) -> Result<(Heari
         shard: shard.clone(),
         nodes: context.nodes.clone(),
         witnesses: context.witnesses.clone(),
-        warned: None,
+        warned: Rarely::once_in(WARN_INTERVAL),
     };
     dial_hearing(context, &shard.server, reader).await
 }

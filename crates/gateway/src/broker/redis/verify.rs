@@ -100,9 +100,5 @@ async fn verify(
     );
     let names = vec![keys.meta(room), keys.log(room), keys.counts(room)];
     let (script, call) = (&context.scripts.verify, Call::of(&names, &args)?);
-    let mut answer = commands.send_written(script.by_hash(&call)).await;
-    if script.is_unknown(&answer) {
-        answer = commands.send_written(script.in_full(&call)).await;
-    }
-    answer?.convert()
+    commands.send_written(script.called(&call)).await?.convert()
 }

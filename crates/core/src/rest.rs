@@ -1,0 +1,315 @@
+//! When a busy worker rests: who is woken for every frame reads every frame by itself, and who looks only once in a
+//! while finds several together, which one read and one acknowledgement serve.
+//!
+//! Rests are for a worker that hears frames whenever it looks, works for a third of its time at least, and does so
+//! without a pause that is as long as a rest. One that is idle looks at once; so does one that does other things, as letting
+//! people in, and one whose rests gather nothing, because those who ask wait for its answer before they ask on.
+
+use std::time::{Duration, Instant};
+
+/// A rest is no longer than this.
+pub const LONGEST: Duration = Duration::from_millis(1);
+/// Pauses that show whether a worker is busy.
+const FEW: u32 = 16;
+/// The most that it takes where rests gathered nothing, again and again.
+const MANY: u32 = 4_096;
+/// Frames that a rest has to gather.
+const SEVERAL: u64 = 8;
+
+/// How one worker's pauses went.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    most: Duration,
+    /// Pauses that it takes until the next rest.
+    needed: u32,
+    state: State,
+    /// When the pause began that goes on, and whether it was cut short by what is due.
+    begun: Option<(Instant, bool)>,
+    /// The last pause, and when the work behind it began.
+    woken: Option<(Pause, Instant)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pause {
+    length: Duration,
+    is_cut: bool,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// It looks at once; what it did and heard in how many pauses.
+    Looking { pauses: u32, heard: u64, worked: Duration, paused: Duration },
+    /// It rests in each pause; whether nothing came of that so far, and how many were cut short since something did.
+    Resting { for_nothing: bool, cut: u32 },
+}
+
+impl State {
+    const AT_FIRST: Self =
+        Self::Looking { pauses: 0, heard: 0, worked: Duration::ZERO, paused: Duration::ZERO };
+}
+
+impl Rest {
+    /// Rests of at most `most`, and of [`LONGEST`]; of zero: none.
+    pub fn new(most: Duration) -> Self {
+        Self { most: most.min(LONGEST), needed: FEW, state: State::AT_FIRST, begun: None, woken: None }
+    }
+
+    /// All that there was is done, and so many frames were heard: for how long to rest before what came is looked at. What
+    /// is `due` at some time is not made to wait.
+    pub fn pause(&mut self, now: Instant, heard: u64, due: Option<Instant>) -> Duration {
+        if let Some((pause, woken)) = self.woken.take() {
+            self.judge(pause, now.saturating_duration_since(woken), heard);
+        }
+        let left = due.map(|due| due.saturating_duration_since(now)).filter(|left| *left < self.most);
+        self.begun = Some((now, left.is_some()));
+        match self.state {
+            State::Resting { .. } => left.unwrap_or(self.most),
+            State::Looking { .. } => Duration::ZERO,
+        }
+    }
+
+    /// The pause is over: something came, or is due.
+    pub fn wake(&mut self, now: Instant) {
+        self.woken = self
+            .begun
+            .take()
+            .map(|(begun, is_cut)| (Pause { length: now.saturating_duration_since(begun), is_cut }, now));
+    }
+
+    /// After a pause, and the work behind it.
+    fn judge(&mut self, pause: Pause, work: Duration, frames: u64) {
+        match &mut self.state {
+            // Nothing came for long: it is idle, or as good as that.
+            State::Looking { .. } if pause.length >= self.most => {
+                (self.needed, self.state) = (FEW, State::AT_FIRST);
+            }
+            State::Looking { pauses, heard, worked, paused } => {
+                *pauses += 1;
+                *heard += frames;
+                *worked += work;
+                *paused += pause.length;
+                if *pauses >= self.needed {
+                    let is_spoken_to = *heard >= u64::from(*pauses) && is_busy(*worked, *paused);
+                    self.state = if is_spoken_to {
+                        State::Resting { for_nothing: true, cut: 0 }
+                    } else {
+                        State::AT_FIRST
+                    };
+                }
+            }
+            State::Resting { for_nothing, cut } if frames >= SEVERAL && is_busy(work, pause.length) => {
+                (*for_nothing, *cut) = (false, 0);
+            }
+            // Short as it was, that says nothing; but many of them do.
+            State::Resting { cut, .. } if pause.is_cut && *cut < FEW => *cut += 1,
+            // Too little came of it: it is idle now, or nobody says anything while it rests.
+            State::Resting { for_nothing, .. } => {
+                self.needed = if *for_nothing { (self.needed * 2).min(MANY) } else { FEW };
+                self.state = State::AT_FIRST;
+            }
+        }
+    }
+}
+
+/// Whether a worker works for a third of its time at least.
+fn is_busy(worked: Duration, paused: Duration) -> bool {
+    worked * 2 >= paused
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOST: Duration = Duration::from_millis(1);
+
+    fn micros(n: u64) -> Duration {
+        Duration::from_micros(n)
+    }
+
+    /// A worker on a clock of its own.
+    struct Worker {
+        rest: Rest,
+        now: Instant,
+    }
+
+    impl Worker {
+        fn new(most: Duration) -> Self {
+            Self { rest: Rest::new(most), now: Instant::now() }
+        }
+
+        /// Hears a frame per 6 µs, and is woken again after the pause, or after the rest where that is longer. How long the
+        /// rest was.
+        fn turn(&mut self, work: Duration, pause: Duration) -> Duration {
+            self.hear(u64::try_from(work.as_micros()).unwrap() / 6, work, pause)
+        }
+
+        fn hear(&mut self, frames: u64, work: Duration, pause: Duration) -> Duration {
+            self.until(None, frames, work, pause)
+        }
+
+        /// The same where something is due in a while.
+        fn until(&mut self, due: Option<Duration>, frames: u64, work: Duration, pause: Duration) -> Duration {
+            self.now += work;
+            let rest = self.rest.pause(self.now, frames, due.map(|due| self.now + due));
+            self.now += rest.max(pause);
+            self.rest.wake(self.now);
+            rest
+        }
+
+        /// Works as much as it takes to have it rest in the next pause.
+        fn tire(&mut self) {
+            for _ in 0..FEW {
+                assert_eq!(self.turn(micros(6), micros(12)), Duration::ZERO);
+            }
+        }
+    }
+
+    #[test]
+    fn who_works_for_a_third_of_the_time_rests_after_a_while() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        for _ in 0..100 {
+            assert_eq!(worker.turn(micros(500), micros(3)), MOST);
+        }
+    }
+
+    #[test]
+    fn who_works_for_less_than_a_third_of_the_time_looks_at_once() {
+        let mut worker = Worker::new(MOST);
+        for _ in 0..10_000 {
+            assert_eq!(worker.turn(micros(6), micros(13)), Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn who_works_at_other_things_looks_at_once() {
+        let mut worker = Worker::new(MOST);
+        for turn in 0..10_000 {
+            assert_eq!(worker.hear(turn % 2, micros(60), micros(4)), Duration::ZERO);
+        }
+        // Also where that begins while it rests.
+        worker.turn(micros(6), MOST);
+        worker.tire();
+        assert_eq!(worker.turn(micros(900), micros(4)), MOST);
+        assert_eq!(worker.hear(SEVERAL - 1, micros(900), micros(4)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pause_as_long_as_a_rest_begins_anew() {
+        let mut worker = Worker::new(MOST);
+        for _ in 0..100 {
+            for _ in 0..FEW - 1 {
+                assert_eq!(worker.turn(micros(500), micros(4)), Duration::ZERO);
+            }
+            assert_eq!(worker.turn(micros(500), MOST), Duration::ZERO);
+        }
+    }
+
+    /// The end of a crowd's turn: the rests before it were worth it, so it takes few pauses until the next.
+    #[test]
+    fn a_rest_for_nothing_after_others_is_forgiven() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        for _ in 0..10 {
+            for _ in 0..4 {
+                assert_eq!(worker.turn(micros(500), micros(3)), MOST);
+            }
+            assert_eq!(worker.turn(micros(10), micros(3)), Duration::ZERO);
+            for _ in 1..FEW {
+                assert_eq!(worker.turn(micros(6), micros(12)), Duration::ZERO);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rest_in_which_nothing_came_is_the_last() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        assert_eq!(worker.turn(micros(6), Duration::from_secs(1)), MOST);
+        assert_eq!(worker.turn(micros(6), micros(4)), Duration::ZERO);
+    }
+
+    /// Those who ask wait for the answer before they ask on: there is nothing to gather. What the rests cost them
+    /// becomes less and less.
+    #[test]
+    fn rests_that_gather_nothing_become_rare() {
+        let mut worker = Worker::new(MOST);
+        let turns = 100_000;
+        let rested: Duration = (0..turns).map(|_| worker.turn(micros(60), micros(40))).sum();
+        assert!(rested < micros(100) * turns / 50, "{rested:?} for {turns} turns of 0.1 ms");
+        // A long pause forgets that.
+        worker.turn(micros(6), MOST);
+        worker.turn(micros(6), micros(4));
+        for _ in 1..FEW {
+            assert_eq!(worker.turn(micros(6), micros(4)), Duration::ZERO);
+        }
+        assert_eq!(worker.turn(micros(900), micros(4)), MOST);
+    }
+
+    #[test]
+    fn what_is_due_ends_a_rest() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        let now = worker.now + micros(900);
+        for (due, rest) in [(Some(micros(300)), micros(300)), (Some(MOST * 3), MOST), (None, MOST)] {
+            assert_eq!(worker.rest.clone().pause(now, 150, due.map(|due| now + due)), rest);
+        }
+        assert_eq!(worker.rest.pause(now, 150, Some(worker.now)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_rest_that_was_cut_short_is_no_rest_for_nothing() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        let cut = |worker: &mut Worker| worker.until(Some(micros(50)), 1, micros(6), micros(4));
+        for _ in 0..FEW {
+            assert_eq!(cut(&mut worker), micros(50));
+        }
+        // The next is not cut, and brings much.
+        assert_eq!(worker.turn(micros(6), micros(4)), MOST);
+        assert_eq!(worker.until(Some(Duration::ZERO), 150, micros(900), micros(4)), Duration::ZERO);
+        for _ in 0..FEW {
+            assert_eq!(cut(&mut worker), micros(50));
+        }
+        // So many in a row that bring nothing are enough.
+        assert_eq!(cut(&mut worker), Duration::ZERO);
+    }
+
+    #[test]
+    fn no_rest_is_longer_than_the_longest_and_of_zero_there_is_none() {
+        let mut worker = Worker::new(Duration::from_secs(1));
+        worker.tire();
+        assert_eq!(worker.turn(micros(900), micros(4)), LONGEST);
+        let mut worker = Worker::new(Duration::ZERO);
+        assert!((0..1_000).all(|_| worker.turn(micros(900), micros(4)).is_zero()));
+    }
+
+    proptest! {
+        /// However it goes: a rest is as long as it may be at most, ends when something is due, and comes only behind
+        /// as many pauses shorter than itself as it takes.
+        #[test]
+        fn rests_keep_their_bounds(
+            turns in prop::collection::vec(
+                (0..2_000_u64, 0..1_050_u64, 0..20_u64, prop::option::of(0..2_000_u64)),
+                1..500,
+            )
+        ) {
+            let mut worker = Worker::new(MOST);
+            let (mut short, mut rested) = (0, false);
+            for (work, pause, heard, due) in turns {
+                worker.now += micros(work);
+                let rest = worker.rest.pause(worker.now, heard, due.map(|due| worker.now + micros(due)));
+                prop_assert!(rest <= MOST.min(due.map_or(MOST, micros)));
+                let rests = matches!(worker.rest.state, State::Resting { .. });
+                prop_assert!(rests || rest.is_zero());
+                prop_assert!(!rests || rested || short >= FEW);
+                let pause = micros(pause).max(rest);
+                short = if !rests && pause < MOST { short + 1 } else { 0 };
+                (rested, worker.now) = (rests, worker.now + pause);
+                worker.rest.wake(worker.now);
+            }
+        }
+    }
+}
