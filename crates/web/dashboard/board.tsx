@@ -22,7 +22,7 @@ export function Board({ link, since, leave }: { link: Link; since: { at: number 
         <div class="brand"><img src="/admin/icon.svg" alt="" width={30} height={30} /><h1>roomcast</h1></div>
         <nav aria-label="Parts of the dashboard">{PARTS.map((part) => <a key={part} href={`#${part}-heading`}>{part}</a>)}</nav>
         <div class="top-right">
-          <p class="status" id="status" data-tone={said.tone} title={said.detail}><span class="dot" aria-hidden="true" />{state.name === "connected" ? `Live on ${state.session.node}` : said.title}</p>
+          <p class="status" id="status" data-tone={said.tone} title={state.name === "connected" ? `${state.session.node}: ${said.detail}` : said.detail}><span class="dot" aria-hidden="true" /><span class="words">{state.name === "connected" ? `Live on ${state.session.node}` : said.title}</span></p>
           <p class="who">as <strong id="who">{link.user.value}</strong>{link.writable.value ? "" : ", read-only"}</p>
           <button type="button" id="sign-out" onClick={leave}>Sign out</button>
         </div>

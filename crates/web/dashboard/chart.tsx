@@ -3,6 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
+import { clock } from "../shared/words";
 import { HISTORY, type Sample } from "./picture";
 
 export interface Line {
@@ -26,6 +27,9 @@ const LEAST_S = 60;
 const EVERY_S = 5;
 const ROWS = 13;
 
+/** Room beside the last time: half of it stands right of its tick. */
+const BESIDE = 28;
+
 const css = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function data(samples: readonly Sample[], lines: readonly Line[]): uPlot.AlignedData {
@@ -35,13 +39,13 @@ function data(samples: readonly Sample[], lines: readonly Line[]): uPlot.Aligned
 function draw(place: HTMLElement, lines: readonly Line[], format: Props["format"]): uPlot {
   const axis = { stroke: css("--soft"), grid: { stroke: css("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   return new uPlot({
-    width: Math.max(120, place.clientWidth), height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [8, 8, 0, 0],
+    width: Math.max(120, place.clientWidth), height: HEIGHT, legend: { show: false }, cursor: { show: false }, padding: [8, BESIDE, 0, 0],
     scales: {
       x: { range: (_, first) => { const end = Date.now() / 1_000; return [end - Math.min(HISTORY, Math.max(LEAST_S, end - (first || end))), end]; } },
       y: { range: (_, __, top) => [0, top > 0 ? top * 1.15 : 1] },
     },
     axes: [
-      { ...axis, size: 24, space: 70, values: (_, at) => at.map((second) => new Date(second * 1_000).toLocaleTimeString("en-GB")) },
+      { ...axis, size: 24, space: 70, values: (_, at) => at.map((second) => clock(second * 1_000)) },
       { ...axis, size: 54, space: 30, values: (_, values) => values.map(format) },
     ],
     series: [{}, ...lines.map(({ name, colour }, i) => ({ label: name, stroke: css(colour), width: 2, points: { show: false }, ...(i === 0 ? { fill: `${css(colour)}22` } : {}) }))],

@@ -137,7 +137,7 @@ export class Link {
     await this.call("publish", { room, event: NOTIFICATION, data: { title, body }, key });
     try {
       const { users, connections } = await this.call<{ users: number; connections: number }>("presence", { room, limit: 1 });
-      return `Delivered to ${users} ${users === 1 ? "person" : "people"} on ${connections} ${connections === 1 ? "connection" : "connections"} in ${room}.`;
+      return `Delivered to ${plural(users, "person", "people")} on ${plural(connections, "connection")} in ${room}.`;
     } catch (error) {
       return `Sent to ${room}; how many are there is not known: ${words(error)}.`;
     }

@@ -4,7 +4,7 @@
 import { effect } from "@preact/signals";
 import { render } from "preact";
 import { need, setText } from "../shared/dom";
-import { findToken, keepToken, watchToken } from "../shared/token";
+import { findToken, keepToken, readToken, watchToken } from "../shared/token";
 import { PATIENCE_MS, unanswered } from "../shared/words";
 import { Board } from "./board";
 import { Link } from "./link";
@@ -65,7 +65,7 @@ function open(token: string): void {
 
 need<HTMLFormElement>("gate-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const token = field.value.trim();
+  const token = readToken(field.value);
   field.value = "";
   if (token) open(token);
 });

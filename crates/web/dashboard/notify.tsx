@@ -48,7 +48,7 @@ export function Notify({ link }: { link: Link }) {
       </form>
       <ol class="notices" aria-label="Notifications, newest first" tabIndex={0}>
         {link.notices.value.map(({ title, body, at, from, fresh }, i) => (
-          <li key={`${at} ${i}`} class={fresh ? "notice fresh" : "notice"}><strong>{title}</strong>{body && <p>{body}</p>}<small>{ago(at, now)} · from {from}</small></li>
+          <li key={`${at} ${i}`} class={fresh ? "notice fresh" : "notice"}><strong>{title}</strong>{body ? <p>{body}</p> : " "}<small>{ago(at, now)} · from {from}</small></li>
         ))}
         {link.notices.value.length === 0 && <li class="empty">Nothing yet. What is sent to admins appears here at once.</li>}
       </ol>

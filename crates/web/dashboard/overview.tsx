@@ -1,7 +1,7 @@
 /** @jsxImportSource preact */
 // The cluster at a glance: what is wrong in words, the figures, and how they went.
 
-import { bytes, compact, count } from "../shared/words";
+import { bytes, compact, count, plural } from "../shared/words";
 import { Chart, type Line } from "./chart";
 import type { Link } from "./link";
 import { incidents, type Total } from "./picture";
@@ -23,8 +23,8 @@ const FIGURES: readonly Figure[] = [
   { name: "Delivery p99", value: (t) => (t.delivery_p99_ms === undefined ? "–" : ms(t.delivery_p99_ms)), note: () => "last 10 seconds", bad: (t) => (t.delivery_p99_ms ?? 0) > 250 },
   { name: "Drops / s", value: (t) => compact(t.drops_per_s), note: (t) => `${count(t.drops)} since start`, bad: (t) => t.drops_per_s > 0 },
   { name: "Slow consumers", value: (t) => count(t.slow_closed), note: (t) => `${bytes(t.queue_bytes)} queued`, bad: (t) => t.slow_per_s > 0 },
-  { name: "Seats in rooms", value: (t) => count(t.members), note: (t) => `${count(t.rooms)} rooms on nodes` },
-  { name: "Memory", value: (t) => bytes(t.memory_bytes), note: (t) => `on ${t.nodes} ${t.nodes === 1 ? "node" : "nodes"}` },
+  { name: "Seats in rooms", value: (t) => count(t.members), note: (t) => `${plural(t.rooms, "room")} on nodes` },
+  { name: "Memory", value: (t) => bytes(t.memory_bytes), note: (t) => `on ${plural(t.nodes, "node")}` },
 ];
 
 const CONNECTIONS: readonly Line[] = [{ name: "connections", colour: "--line1", of: (s) => s.connections }];

@@ -1,6 +1,9 @@
 // The cluster as the hub tells it: one state now and then, and merge patches (RFC 7396) in between. Pure: every moment is
 // passed in, and what comes from outside is read with care.
 
+import { clock, plural } from "../shared/words";
+import { type Gone, howGone, Roll } from "./roll";
+
 /** Not heard for so long, what is shown is called stale. */
 export const STALE_MS = 3_000;
 /** Seconds behind the charts. */
@@ -97,7 +100,7 @@ export class Feed {
   #by: string | undefined;
   #seq: number | undefined;
   #heardAt: number | undefined;
-  readonly #nodes = new Map<string, { at: number; changedAt: number }>();
+  readonly #roll = new Roll();
   picture: Picture | undefined;
   /** The node that answered could not ask the others. */
   partial = false;
@@ -120,7 +123,7 @@ export class Feed {
   asked(reply: unknown, now: number): void {
     if (!isObject(reply)) return;
     const { partial, ...state } = reply;
-    if (this.#take(state, undefined, undefined, now) === "taken") this.partial = partial === true;
+    this.#take(state, undefined, undefined, now, partial === true);
   }
 
   /** Milliseconds since the cluster was heard; undefined before. */
@@ -130,21 +133,26 @@ export class Feed {
 
   /** Milliseconds since this node said anything new, by this page's own clock. */
   nodeSilentMs(node: string, now: number): number {
-    const known = this.#nodes.get(node);
-    return known ? Math.max(0, now - known.changedAt) : 0;
+    return this.#roll.silentMs(node, now);
   }
 
-  #take(raw: unknown, by: string | undefined, seq: number | undefined, now: number): Heard {
+  /** The nodes that went while this page was open, but for those that drained; the last one first. */
+  gone(now: number): readonly Gone[] {
+    return this.#roll.gone(now);
+  }
+
+  #take(raw: unknown, by: string | undefined, seq: number | undefined, now: number, partial = false): Heard {
     const picture = readPicture(raw);
     if (!picture) return "ignored";
     this.#raw = raw;
     this.#by = by;
     this.#seq = seq;
     this.#heardAt = now;
-    this.partial = false;
+    this.partial = partial;
     this.picture = picture;
-    for (const name of this.#nodes.keys()) if (!picture.nodes.some(({ node }) => node === name)) this.#nodes.delete(name);
-    for (const { node, at } of picture.nodes) if (this.#nodes.get(node)?.at !== at) this.#nodes.set(node, { at, changedAt: now });
+    if (partial) this.#roll.hear(picture.nodes, now);
+    // Of very many nodes not all are shown, and those have not gone.
+    else this.#roll.call(picture.nodes, (node) => Object.hasOwn((raw as { nodes: Json }).nodes, node), now);
     this.history = [...this.history, sample(picture, now)].slice(-HISTORY);
     return "taken";
   }
@@ -175,6 +183,11 @@ export function incidents(feed: Feed, connected: boolean, now: number): readonly
   const say = (tone: Incident["tone"], text: string, said = text) => all.push({ tone, text, said });
   if (silent >= STALE_MS) say("bad", `Nothing here is fresh: stale for ${Math.floor(silent / 1_000)} s`, "Nothing here is fresh");
   if (feed.partial) say("bad", `The other nodes cannot be asked: only ${picture.nodes[0]?.node ?? "one node"} is shown`);
+  // To who listens it is the trouble that began as the node's silence; and told once it is more than a moment between leases.
+  const gone = (died: boolean) => {
+    for (const node of feed.gone(now)) if (node.died === died) say(died ? "bad" : "wait", `${node.node} is gone since ${clock(node.since)}, ${howGone(node)}`, now - node.missedAt < STALE_MS ? "" : `${node.node} says nothing new`);
+  };
+  gone(true);
   const { total } = picture;
   for (const node of picture.nodes) {
     const quiet = feed.nodeSilentMs(node.node, now);
@@ -184,14 +197,15 @@ export function incidents(feed: Feed, connected: boolean, now: number): readonly
   }
   if (total.slow_per_s > 0) say("bad", "Slow consumers are being closed");
   if ((total.delivery_p99_ms ?? 0) > 250) say("wait", `Deliveries are slow: p99 ${Math.round(total.delivery_p99_ms!)} ms`, "Deliveries are slow");
-  if (total.drops_per_s > 0) say("wait", `${total.drops_per_s} fleeting frames per second are dropped for slow sockets`, "Fleeting frames are dropped for slow sockets");
+  if (total.drops_per_s > 0) say("wait", `${plural(total.drops_per_s, "fleeting frame per second is", "fleeting frames per second are")} dropped for slow sockets`, "Fleeting frames are dropped for slow sockets");
   for (const node of picture.nodes) {
     if (node.connections_cap !== undefined && node.connections > node.connections_cap * 0.9) say("wait", `${node.node} is nearly full`);
     if (node.phase !== "serving") say("wait", `${node.node} is ${node.phase}`);
     if (node.breaker === "half_open") say("wait", `${node.node}: the breaker probes`);
     if ((node.redis_rtt_ms ?? 0) > 50) say("wait", `${node.node}: Redis answers after ${Math.round(node.redis_rtt_ms!)} ms`, `${node.node}: Redis answers slowly`);
   }
-  return all.length > 0 ? all : [{ tone: "good", said: "All is well", text: `All is well: ${picture.nodes.length} ${picture.nodes.length === 1 ? "node" : "nodes"}, ${new Intl.NumberFormat("en").format(total.connections)} ${total.connections === 1 ? "connection" : "connections"}` }];
+  gone(false);
+  return all.length > 0 ? all : [{ tone: "good", said: "All is well", text: `All is well: ${plural(picture.nodes.length, "node")}, ${plural(total.connections, "connection")}` }];
 }
 
 /** How far a drain is, 0 to 1; undefined while the node serves. */

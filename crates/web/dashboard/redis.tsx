@@ -6,8 +6,10 @@ import { Chart, type Line } from "./chart";
 import type { Link } from "./link";
 import { ms } from "./overview";
 import type { NodeFigures } from "./picture";
+import { Cell, Column, RowName, Table } from "./table";
 
 const LINES: readonly Line[] = [{ name: "round trip", colour: "--line1", of: (s) => s.rtt }, { name: "pub/sub lag", colour: "--line2", of: (s) => s.lag }];
+const COLUMNS = ["Node", "Redis", "Round trip", "Lag", "Reconnects", "Breaker, last 10 minutes"];
 /** The strip shows so much of the past. */
 const SPAN_MS = 600_000;
 
@@ -20,25 +22,21 @@ export function Redis({ link }: { link: Link }) {
     <section aria-labelledby="redis-heading">
       <h2 id="redis-heading">Redis</h2>
       {nodes.length > 0 && !some && <p class="form-note">No Redis: this node keeps everything in its own memory.</p>}
-      <div class="halves">
+      <div class="halves late">
         <Chart title="Worst of all nodes" lines={LINES} samples={link.feed.history} format={ms} now={now} />
         <div class="scroll" tabIndex={0} role="region" aria-label="Redis by node, scrollable">
-          <table id="redis">
-            <caption class="sr">Redis as each node sees it</caption>
-            <thead><tr><th scope="col">Node</th><th scope="col">Redis</th><th scope="col">Round trip</th><th scope="col">Lag</th><th scope="col">Reconnects</th><th scope="col">Breaker, last 10 minutes</th></tr></thead>
-            <tbody>
-              {nodes.map((node) => (
-                <tr key={node.node}>
-                  <th scope="row">{node.node}</th>
-                  <td class={node.redis === "down" ? "bad" : ""}>{node.redis}</td>
-                  <td>{node.redis_rtt_ms === undefined ? "–" : ms(node.redis_rtt_ms)}</td>
-                  <td>{node.redis_lag_ms === undefined ? "–" : ms(node.redis_lag_ms)}</td>
-                  <td>{count(node.redis_reconnects)}</td>
-                  <td><Timeline node={node} now={now} /></td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          <Table id="redis" caption="Redis as each node sees it" head={COLUMNS.map((name) => <Column key={name} name={name} />)}>
+            {nodes.map((node) => (
+              <tr role="row" key={node.node}>
+                <RowName name={node.node} />
+                <Cell of="Redis" class={node.redis === "down" ? "bad" : ""}>{node.redis}</Cell>
+                <Cell of="Round trip">{node.redis_rtt_ms === undefined ? "–" : ms(node.redis_rtt_ms)}</Cell>
+                <Cell of="Lag">{node.redis_lag_ms === undefined ? "–" : ms(node.redis_lag_ms)}</Cell>
+                <Cell of="Reconnects">{count(node.redis_reconnects)}</Cell>
+                <Cell of="Breaker, last 10 minutes"><Timeline node={node} now={now} /></Cell>
+              </tr>
+            ))}
+          </Table>
         </div>
       </div>
     </section>

@@ -7,6 +7,7 @@ import { Confirm } from "./dialog";
 import { useKeptFocus } from "./focus";
 import { type Link, words } from "./link";
 import type { RoomFigures } from "./picture";
+import { Cell, Column, RowName, Table } from "./table";
 
 const ORDERS = [["members", "Members"], ["per_s", "Per second"], ["drops_per_s", "Drops / s"]] as const;
 type Order = (typeof ORDERS)[number][0];
@@ -56,11 +57,10 @@ export function Rooms({ link }: { link: Link }) {
             {ORDERS.map(([of, label]) => <button type="button" key={of} aria-pressed={order === of} onClick={() => setOrder(of)}>{label}</button>)}
           </div>
           <div class="scroll" ref={table} tabIndex={0} role="region" aria-label="Rooms that stand out, scrollable">
-            <table id="rooms">
-              <caption class="sr">Rooms with most members, traffic or drops</caption>
-              <thead><tr><th scope="col">Room</th>{ORDERS.map(([of, label]) => <th scope="col" key={of} aria-sort={order === of ? "descending" : "none"}>{label}</th>)}</tr></thead>
-              <tbody>{rooms.map((room) => <RoomRow key={room.room} room={room} look={() => void look(room.room)} />)}</tbody>
-            </table>
+            <Table id="rooms" caption="Rooms with most members, traffic or drops"
+              head={<><Column name="Room" />{ORDERS.map(([of, label]) => <Column key={of} name={label} sort={order === of ? "descending" : "none"} />)}</>}>
+              {rooms.map((room) => <RoomRow key={room.room} room={room} look={() => void look(room.room)} />)}
+            </Table>
           </div>
           <form class="row" onSubmit={(event) => { event.preventDefault(); const room = name.current!.value.trim(); if (room) void look(room); }}>
             <input ref={name} id="inspect-name" aria-label="Room to inspect" placeholder="another room, like event:wall" autocomplete="off" spellcheck={false} />
@@ -80,11 +80,11 @@ export function Rooms({ link }: { link: Link }) {
 
 function RoomRow({ room, look }: { room: RoomFigures; look: () => void }) {
   return (
-    <tr>
-      <th scope="row"><button type="button" class="link" onClick={look}>{room.room}</button></th>
-      <td>{count(room.members)}</td>
-      <td>{compact(room.per_s)}</td>
-      <td class={room.drops_per_s > 0 ? "bad" : ""}>{compact(room.drops_per_s)}</td>
+    <tr role="row">
+      <RowName name={room.room}><button type="button" class="link" onClick={look}>{room.room}</button></RowName>
+      <Cell of="Members">{count(room.members)}</Cell>
+      <Cell of="Per second">{compact(room.per_s)}</Cell>
+      <Cell of="Drops / s" class={room.drops_per_s > 0 ? "bad" : ""}>{compact(room.drops_per_s)}</Cell>
     </tr>
   );
 }

@@ -2,7 +2,7 @@
 
 import { type AdminLink, notificationPanel, openAdmin } from "../shared/admin";
 import { h, need, setText } from "../shared/dom";
-import { findToken, keepToken, watchToken } from "../shared/token";
+import { findToken, keepToken, readToken, watchToken } from "../shared/token";
 import { PATIENCE_MS, unanswered } from "../shared/words";
 import { queue } from "./queue";
 
@@ -52,7 +52,7 @@ export function adminStrip(roomName: string, toast: (text: string) => void): voi
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const token = field.value.trim();
+    const token = readToken(field.value);
     field.value = "";
     if (token) open(token);
   });

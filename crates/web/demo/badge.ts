@@ -19,6 +19,8 @@ export function connectionBadge(rc: Roomcast, room: Room, codec: string): void {
     const said = explain(state, since, Date.now());
     badge.dataset.tone = said.tone;
     setText(title, state.name === "connected" ? `Live · ${state.session.node}` : said.title);
+    // A long name is shortened where the page is narrow.
+    title.title = state.name === "connected" ? state.session.node : "";
     setText(detail, said.detail);
     retry.hidden = state.name !== "reconnecting" && state.name !== "closed";
     const session = rc.session;

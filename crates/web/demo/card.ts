@@ -28,6 +28,7 @@ export class Card {
   readonly #download: HTMLAnchorElement;
   readonly #downloads = h("span", { class: "number" }, "0");
   readonly #commentCount = h("span", { class: "number" }, "0");
+  readonly #commentWord = h("span", { class: "sr" }, " comments");
   readonly #list: HTMLOListElement;
   readonly #more: HTMLButtonElement;
   readonly #attempts = new Attempts();
@@ -56,7 +57,7 @@ export class Card {
         h("header", {},
           h("div", {}, this.#title, h("p", { class: "by" }, `by ${photo.by}`)),
           this.#download,
-          h("span", { class: "talk" }, talkIcon(), this.#commentCount, h("span", { class: "sr" }, " comments")),
+          h("span", { class: "talk" }, talkIcon(), this.#commentCount, this.#commentWord),
           this.#heart),
         this.#list, this.#more, this.#form()));
     this.show(photo);
@@ -77,12 +78,12 @@ export class Card {
     this.#ends = [
       likes.subscribe(drawLikes),
       downloads.subscribe(drawDownloads),
-      room.counter(photo.id, "comment").subscribe(({ value }) => setText(this.#commentCount, count(value))),
+      room.counter(photo.id, "comment").subscribe(({ value }) => this.#talk(value)),
       comments.subscribe(() => this.#drawComments()),
     ];
     drawLikes();
     drawDownloads();
-    setText(this.#commentCount, count(room.value(photo.id, "comment")));
+    this.#talk(room.value(photo.id, "comment"));
     this.#drawComments();
   }
 
@@ -148,6 +149,11 @@ export class Card {
     const name = (element: HTMLElement, words: string) => { if (element !== document.activeElement) element.setAttribute("aria-label", words); };
     name(this.#heart, `Like ${title}, ${plural(this.#value, "like")}`);
     name(this.#download, `Download ${title}, ${plural(Number(this.#downloads.textContent?.replaceAll(",", "")), "download")}`);
+  }
+
+  #talk(comments: number): void {
+    setText(this.#commentCount, count(comments));
+    setText(this.#commentWord, comments === 1 ? " comment" : " comments");
   }
 
   #pop(): void {

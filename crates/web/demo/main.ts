@@ -99,6 +99,7 @@ function start(): void {
     let sum = 0;
     for (const id of cards.keys()) sum += room.value(id, "like");
     setText(need("likes-total"), count(sum));
+    setText(need("likes-word"), sum === 1 ? "like" : "likes");
   });
   room.on("event", ({ event, data, replay }) => {
     const { target, comment, text, user } = (data ?? {}) as Record<string, unknown>;

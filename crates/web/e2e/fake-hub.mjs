@@ -13,7 +13,10 @@ import { filesOf, ROOT } from "../scripts/build.mjs";
 export const ADMIN_TOKEN = "fake-admin-token";
 const CSP = "default-src 'self'; img-src 'self' data:; connect-src 'self' ws: wss:";
 const TYPES = { js: "text/javascript; charset=utf-8", css: "text/css; charset=utf-8", svg: "image/svg+xml", html: "text/html; charset=utf-8" };
-const NODES = ["node-a", "node-b", "node-c"];
+// The last one is named as a node names itself where nobody does.
+const NODES = ["node-a", "node-b", "5f0c2a9be4d17736"];
+/** So long a lost node is still told of. */
+const LEASE_MS = 4_500;
 
 /** What the dashboard asks for beside rooms. */
 const ADMIN_OPS = {
@@ -98,13 +101,16 @@ export async function startFakeHub(port = 0) {
   });
 
   let muted = false;
+  const lost = new Map();
+  const told = (node) => Date.now() - (lost.get(node) ?? Date.now()) < LEASE_MS;
   let seq = 0;
   const clock = setInterval(() => {
     if (muted) return;
-    const nodes = Object.fromEntries(NODES.map((node, i) => {
+    const nodes = Object.fromEntries(NODES.filter(told).map((node) => {
+      const i = NODES.indexOf(node);
       const own = i === 0;
       return [node, {
-        node, version: "0.1.0", uptime_s: Math.floor((Date.now() - started) / 1_000) + i * 4_000, at: Date.now(),
+        node, version: "0.1.0", uptime_s: Math.floor((Date.now() - started) / 1_000) + i * 4_000, at: lost.get(node) ?? Date.now(),
         connections: own ? sockets.size : 18_200 + Math.round(400 * Math.sin(Date.now() / 9_000 + i)), connections_cap: 100_000,
         rooms: own ? 2 : 310 * i, members: own ? sockets.size : 41_000, in_per_s: own ? framesIn : 30 * i, out_per_s: own ? framesOut : 9_000 * i, drops: 0,
         slow_closed: i === 2 ? 3 : 0, memory_bytes: 96e6 + i * 21e6, redis: "ok", breaker: "closed", phase: "serving",
@@ -126,6 +132,8 @@ export async function startFakeHub(port = 0) {
     forget(name) { hub.room(name).forget(); hub.drop(); },
     /** Ends the nodes' reports, or lets them go on. */
     mute(on) { muted = on; },
+    /** The last node dies without a word, or is back. */
+    lose(on) { if (on) lost.set(NODES.at(-1), Date.now()); else lost.clear(); return NODES.at(-1); },
     publish: (room, event, data, from) => hub.room(room).publish(event, data, from),
     like(room, target, times) { for (let n = 0; n < times; n++) hub.room(room).count(target, "like", 1); },
     comment: (room, target, text, user) => hub.room(room).comment(user, target, text),

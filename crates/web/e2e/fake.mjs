@@ -64,6 +64,34 @@ const more = [
     await until("live nodes", async () => same(await textOf(board, "#nodes tbody td"), "live"));
   }],
 
+  ["a node that died is told of until it is back", async (world) => {
+    const board = await world.open(`/admin#token=${world.adminToken}`);
+    await board.locator("#nodes tbody tr[data-state=live]").nth(2).waitFor();
+    const name = hub.lose(true);
+    await until("it is silent", async () => { const text = await textOf(board, "#banner-text"); return text.startsWith(`${name} has said nothing new for `) || text; });
+    await until("it is gone", async () => { const text = await textOf(board, "#banner-text"); return text.startsWith(`${name} is gone since `) || text; });
+    if (!(await textOf(board, `#nodes tr[data-node="${name}"]`)).includes("without a drain")) throw new Error("its row does not tell that it is gone");
+    await board.waitForTimeout(3_000);
+    if (!(await textOf(board, "#banner-text")).startsWith(`${name} is gone since `)) throw new Error("it was forgotten");
+    hub.lose(false);
+    await until("all is well", async () => { const text = await textOf(board, "#banner-text"); return text.startsWith("All is well: 3 nodes") || text; });
+    await board.context().close();
+  }],
+
+  ["nothing is cut off on a small screen, nor on a phone", async (world) => {
+    for (const width of [1280, 1024, 390]) {
+      for (const path of [`/admin#token=${world.adminToken}`, `/?room=${world.room}`]) {
+        const page = await world.open(path);
+        await page.setViewportSize({ width, height: 800 });
+        await page.locator(path.startsWith("/admin") ? "#nodes tbody tr" : ".pill").first().waitFor();
+        await page.waitForTimeout(1_500);
+        const wide = await page.evaluate(() => [document.documentElement, ...document.querySelectorAll(".scroll, .figure, .top")].filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => `${box.id || box.className || box.tagName} ${box.scrollWidth} in ${box.clientWidth}`));
+        if (wide.length > 0) throw new Error(`${path.slice(0, 6)} at ${width}: ${wide.join(", ")}`);
+        await page.context().close();
+      }
+    }
+  }],
+
   ["who listens to the dashboard hears what changes, and nothing of what ticks", async (world) => {
     const board = await world.open(`/admin#token=${world.adminToken}`);
     await board.locator("#spoken p", { hasText: "All is well." }).waitFor({ state: "attached" });

@@ -71,7 +71,8 @@ export function notificationPanel(room: Room, heard: (title: string, live: boole
     empty.remove();
     list.prepend(h("li", { class: event.replay ? "notice" : "notice fresh" },
       h("strong", {}, notice.title),
-      notice.body ? h("p", {}, notice.body) : undefined,
+      // The line breaks in between are the stylesheet's; who hears or copies it gets a space.
+      notice.body ? h("p", {}, notice.body) : " ",
       h("small", {}, h("time", { datetime: new Date(event.at).toISOString() }, ago(event.at, Date.now())), event.from ? ` · from ${event.from}` : "")));
     while (list.children.length > KEPT) list.lastElementChild?.remove();
     heard(notice.title, !event.replay);

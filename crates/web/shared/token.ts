@@ -13,6 +13,11 @@ export function findToken(): string | undefined {
   }
 }
 
+/** What was pasted into a field: a token, or the whole link that holds one. */
+export function readToken(pasted: string): string {
+  return (/token=([^&\s]*)/.exec(pasted)?.[1] ?? pasted).trim();
+}
+
 /** Hands on each token that is pasted into the address of the open page: for a browser that is no new page. */
 export function watchToken(open: (token: string) => void): void {
   addEventListener("hashchange", () => {

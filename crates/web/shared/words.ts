@@ -28,6 +28,9 @@ export function ago(at: number, now: number): string {
   return seconds < 10 ? "just now" : `${duration(seconds)} ago`;
 }
 
+/** The time of the day, to find it again in a log. */
+export const clock = (at: number): string => new Date(at).toLocaleTimeString("en-GB");
+
 /** A connection state for people: a tone for the colour, a word, and what it means. */
 export interface Explained {
   readonly tone: "good" | "wait" | "bad";

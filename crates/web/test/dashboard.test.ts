@@ -1,7 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { Desk, GRACE_MS, type Waiting } from "../dashboard/desk";
 import { CALM_MS, Herald } from "../dashboard/herald";
-import { drained, Feed, HISTORY, incidents, merge, readPicture } from "../dashboard/picture";
+import { drained, Feed, HISTORY, incidents, merge, readPicture, STALE_MS } from "../dashboard/picture";
+import { DEAF_MS, GONE_MS, MAX_GONE } from "../dashboard/roll";
+import { clock } from "../shared/words";
 
 const node = (more: Record<string, unknown> = {}) => ({ node: "a", version: "1", at: 1, connections: 10, connections_cap: 100, redis: "ok", breaker: "closed", phase: "serving", ...more });
 const state = (nodes: Record<string, unknown> = { a: node() }, total: Record<string, unknown> = {}) => ({ at: 1, total: { connections: 10, in_per_s: 5, ...total }, nodes, rooms: [{ room: "event:x", members: 3, per_s: 1, drops_per_s: 0 }] });
@@ -138,6 +140,136 @@ describe("what is wrong, in words", () => {
     expect(of({ phase: "draining", drain_from: 40, connections: 10 })).toBe(0.75);
     expect(of({ phase: "draining", drain_from: 40, connections: 50 })).toBe(0);
     expect(of({ phase: "draining", connections: 0 })).toBe(1);
+  });
+});
+
+describe("nodes that go", () => {
+  const SECOND = 1_000;
+  /** A page that hears the cluster once a second. */
+  function cluster() {
+    const feed = new Feed();
+    let seq = 0;
+    let at = 0;
+    const hear = (nodes: Record<string, unknown>, after = SECOND) => { at += after; feed.hear({ by: "a", seq: seq++, state: state(nodes) }, at); };
+    return {
+      feed,
+      hear,
+      now: () => at,
+      /** Each says something new every second, for so long. */
+      live(names: readonly string[], seconds: number, more: Record<string, unknown> = {}) {
+        for (let n = 0; n < seconds; n++) hear({ ...named(names, at + SECOND), ...more });
+      },
+      said: () => words(feed, at),
+    };
+  }
+  const named = (names: readonly string[], at: number) => Object.fromEntries(names.map((name) => [name, node({ node: name, at })]));
+  /** What is told of a dead node until its lease is over. */
+  const dead = (at: number) => ({ b: node({ node: "b", at }) });
+
+  it("are told of for ten minutes where they died, though nothing else is wrong", () => {
+    const { feed, live, now, said } = cluster();
+    live(["a", "b"], 5);
+    const died = now();
+    live(["a"], 6, dead(died));
+    expect(said()).toEqual(["b has said nothing new for 6 s"]);
+    live(["a"], 1);
+    const missed = now();
+    expect(said()).toEqual([`b is gone since ${clock(died)}, without a drain`]);
+    expect(incidents(feed, true, missed)[0]!.tone).toBe("bad");
+    live(["a"], GONE_MS / SECOND - 1);
+    expect(said()).toHaveLength(1);
+    expect(said()[0]).toContain("b is gone");
+    live(["a"], 1);
+    expect(said()).toEqual(["All is well: 1 node, 10 connections"]);
+  });
+
+  it("are forgotten when they are back", () => {
+    const { live, now, said } = cluster();
+    live(["a", "b"], 3);
+    live(["a"], 6, dead(now()));
+    live(["a"], 20);
+    expect(said()[0]).toContain("b is gone");
+    live(["a", "b"], 1);
+    expect(said()).toEqual(["All is well: 2 nodes, 10 connections"]);
+  });
+
+  it("are not missed where they drained, or said goodbye between two messages", () => {
+    const { live, said } = cluster();
+    live(["a", "b"], 3);
+    live(["a"], 3, { b: node({ node: "b", at: 3_000, phase: "draining" }) });
+    expect(said()).toEqual(["b has said nothing new for 3 s", "b is draining"]);
+    live(["a"], 1);
+    expect(said()).toEqual(["All is well: 1 node, 10 connections"]);
+    live(["a", "c"], 3);
+    live(["a"], 1);
+    expect(said()).toEqual(["All is well: 1 node, 10 connections"]);
+  });
+
+  it("are missed where the page heard nothing for a while, and it is not said that they died", () => {
+    const { feed, hear, live, now, said } = cluster();
+    live(["a", "b"], 3);
+    const last = now();
+    hear(named(["a"], last + 8_000), 8_000);
+    expect(said()).toEqual([`b is gone since ${clock(last)}, and may have drained`]);
+    expect(incidents(feed, true, now())[0]!.tone).toBe("wait");
+  });
+
+  it("are not missed by a page that was away for long, and not where the others could not be asked", () => {
+    const { feed, hear, live, now, said } = cluster();
+    live(["a", "b"], 3);
+    hear(named(["a"], DEAF_MS + 9_000), DEAF_MS + SECOND);
+    expect(said()).toEqual(["All is well: 1 node, 10 connections"]);
+    live(["a", "b"], 3);
+    feed.asked({ ...state(named(["a"], now() + 5_000)), partial: true }, now() + 5_000);
+    expect(words(feed, now() + 5_000)).toEqual(["The other nodes cannot be asked: only a is shown"]);
+    hear(named(["a", "b"], now() + 6_000), 6_000);
+    expect(said()).toEqual(["All is well: 2 nodes, 10 connections"]);
+    feed.asked({ ...state(named(["a"], now() + 5_000)), partial: true }, now() + 5_000);
+    hear(named(["a"], now() + 8_000), 8_000);
+    expect(said()[0]).toContain("b is gone");
+  });
+
+  it("are not missed where there are more than are shown", () => {
+    const { hear, said } = cluster();
+    const many = Array.from({ length: 500 }, (_, n) => `n${n}`);
+    hear(named(many, 1));
+    for (let second = 2; second < 9; second++) hear(named(["another", ...many], second));
+    expect(said()).toEqual([expect.stringContaining("All is well: 500 nodes")]);
+  });
+
+  it("are bounded, and the last one is told first", () => {
+    const { feed, hear, live, now } = cluster();
+    for (let n = 0; n < MAX_GONE + 5; n++) {
+      live(["a", `n${n}`], 2);
+      hear(named(["a"], now() + 6_000), 6_000);
+    }
+    const gone = feed.gone(now()).map(({ node: name }) => name);
+    expect(gone).toHaveLength(MAX_GONE);
+    expect([gone[0], gone.at(-1)]).toEqual([`n${MAX_GONE + 4}`, "n5"]);
+  });
+
+  it("are read out as one trouble from their silence until they are back, and not for a moment between two leases", () => {
+    const { feed, live, now } = cluster();
+    const herald = new Herald();
+    const heard: string[] = [];
+    const second = (names: readonly string[], more?: Record<string, unknown>) => {
+      live(names, 1, more);
+      const said = herald.hear(incidents(feed, true, now()), now());
+      if (said !== undefined) heard.push(said);
+    };
+    for (let n = 0; n < 3; n++) second(["a", "b"]);
+    const died = now();
+    for (let n = 0; n < 6; n++) second(["a"], dead(died));
+    for (let n = 0; n < 60; n++) second(["a"]);
+    for (let n = 0; n < 20; n++) second(["a", "b"]);
+    expect(heard).toEqual(["All is well.", "b says nothing new.", "All is well again."]);
+
+    heard.length = 0;
+    live(["a"], 1, { b: node({ node: "b", at: now() }) });
+    live(["a"], 1, { b: node({ node: "b", at: now() - SECOND }) });
+    for (let n = 0; n < STALE_MS / SECOND - 1; n++) second(["a"]);
+    for (let n = 0; n < 20; n++) second(["a", "b"]);
+    expect(heard).toEqual([]);
   });
 });
 

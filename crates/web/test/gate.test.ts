@@ -61,8 +61,8 @@ it("says after some seconds that nobody answers, tries again when told to, and o
   expect([need("gate").hidden, note(), again.hidden]).toEqual([false, "Signed out.", true]);
   expect(document.activeElement?.id).toBe("token");
 
-  // A no is an answer.
-  need<HTMLInputElement>("token").value = "member";
+  // A no is an answer; the token is taken out of the link that was printed.
+  need<HTMLInputElement>("token").value = "http://127.0.0.1:8080/admin#token=member\n";
   need("gate-form").dispatchEvent(new SubmitEvent("submit", { cancelable: true }));
   await soon(50);
   expect(note()).toContain("role is “member”");

@@ -2,6 +2,7 @@ import { expect, it } from "vitest";
 import { GALLERY } from "../demo/gallery";
 import { readNotification } from "../shared/admin";
 import { Attempts } from "../shared/key";
+import { readToken } from "../shared/token";
 import { ago, bytes, compact, duration, explain, plural, unanswered } from "../shared/words";
 // @ts-expect-error a plain script of the build
 import { photos } from "../scripts/photos.mjs";
@@ -16,6 +17,12 @@ it("takes only notifications with a title for notifications", () => {
   expect(readNotification({ event: "admin:notification", data: { title: "T", body: 5 } })).toEqual({ title: "T", body: "" });
   for (const data of [null, "T", { title: "" }, { title: 1 }]) expect(readNotification({ event: "admin:notification", data })).toBeNull();
   expect(readNotification({ event: "other", data: { title: "T" } })).toBeNull();
+});
+
+it("takes a token out of whatever link it was pasted with", () => {
+  const token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2ln-_";
+  for (const pasted of [token, ` ${token}\n`, `#token=${token}`, `token=${token} `, `http://127.0.0.1:8080/admin#token=${token}`, ` http://[::1]/?room=wall:x#token=${token}&more\n`]) expect(readToken(pasted)).toBe(token);
+  for (const nothing of ["", "  ", "http://127.0.0.1/admin#token=", "#token= "]) expect(readToken(nothing)).toBe("");
 });
 
 it("says numbers and times as people do", () => {
