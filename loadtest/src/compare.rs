@@ -153,6 +153,11 @@ struct Bench {
 }
 
 impl Bench {
+    /// How long to let a server settle. With `--quick` a twentieth of that, because nobody is told its figures.
+    fn settling(&self, time: Duration) -> Duration {
+        if self.quick { time / 20 } else { time }
+    }
+
     fn wants(&self, case: &str) -> bool {
         self.only.as_deref().is_none_or(|only| case.contains(only))
     }

@@ -88,7 +88,7 @@ pub(super) async fn many_rooms(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         let burst = |contestant: &mut Contestant| {
             let began = Instant::now();
             contestant.burst_everywhere(&data)?;
-            thread::sleep(PACE.saturating_sub(began.elapsed()));
+            thread::sleep(bench.settling(PACE).saturating_sub(began.elapsed()));
             Ok(())
         };
         if let Ok(groups) = bench.groups(rooms * members + 2) {

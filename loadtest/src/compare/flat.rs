@@ -62,7 +62,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             let before = running.memory()?.rss_anon_kib;
             let mut contestant = Contestant::enter(running, 1, count)?;
             let bar = report::bar("flat", 2);
-            quiet(&mut contestant, SETTLE).await?;
+            quiet(&mut contestant, bench.settling(SETTLE)).await?;
             bar.inc(1);
             let kib = kib(contestant.running.memory()?.rss_anon_kib, before, count);
             let cpu_before = contestant.running.cpu()?;
@@ -122,7 +122,7 @@ async fn crowds(bench: &Bench, members: usize, name: String) -> anyhow::Result<V
     for crowd in &mut crowds {
         crowd.says("ready", COMING).await?;
     }
-    sleep(SETTLE).await;
+    sleep(bench.settling(SETTLE)).await;
     let after = memory(&nodes)?;
 
     let token = nodes[0].token()?;

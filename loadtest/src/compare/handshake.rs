@@ -49,7 +49,7 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
             let visits = [
                 (Visit::Upgrade, &mut bare, bench.round_time, GONE),
                 (Visit::Greeting, &mut greeted, bench.round_time, GONE),
-                (Visit::FirstUpgrade, &mut strange, bench.round_time * STRANGERS, FORGOTTEN),
+                (Visit::FirstUpgrade, &mut strange, bench.round_time * STRANGERS, bench.settling(FORGOTTEN)),
             ];
             for (what, case, time, gone) in visits {
                 let wanted = bench.wants(&case.name) || what == Visit::Upgrade && bench.wants(&rate.name);

@@ -23,6 +23,7 @@ const UNIT: &str = "KiB of server memory (RssAnon) per connection";
 
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let (idle, busy) = if bench.quick { (500, 100) } else { (10_000, 1000) };
+    let settle = bench.settling(SETTLE);
     system::need_sockets(idle)?;
     let mut joined = Case::new(format!("{idle} joined and idle"), UNIT);
     let mut grown = Case::new(format!("growth by a burst of {BURST}, {busy} joined"), UNIT);
@@ -35,19 +36,19 @@ pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
                 let running = Running::start(peer, &bench.places, bench.cores).await?;
                 let before = running.memory()?.rss_anon_kib;
                 let contestant = Contestant::enter(running, 1, idle)?;
-                let after = settled(contestant).await?.running.memory()?.rss_anon_kib;
+                let after = settled(contestant, settle).await?.running.memory()?.rss_anon_kib;
                 joined.set(peer.name(), turn, per(before, after, idle));
             }
             if bench.wants(&grown.name) {
                 let running = Running::start(peer, &bench.places, bench.cores).await?;
-                let mut contestant = settled(Contestant::enter(running, 1, busy)?).await?;
+                let mut contestant = settled(Contestant::enter(running, 1, busy)?, settle).await?;
                 let data = wire::data(200, 0);
                 // The first fills what is kept for good: the room's recent past, the allocator's own pools.
                 burst(&mut contestant, &data)?;
-                contestant = settled(contestant).await?;
+                contestant = settled(contestant, settle).await?;
                 let before = contestant.running.memory()?.rss_anon_kib;
                 burst(&mut contestant, &data)?;
-                let after = settled(contestant).await?.running.memory()?.rss_anon_kib;
+                let after = settled(contestant, settle).await?.running.memory()?.rss_anon_kib;
                 grown.set(peer.name(), turn, per(before, after, busy));
             }
             bar.inc(1);
@@ -65,9 +66,9 @@ fn burst(contestant: &mut Contestant, data: &str) -> anyhow::Result<()> {
 }
 
 /// Lets time pass in which the clients go on answering pings.
-async fn settled(mut contestant: Contestant) -> anyhow::Result<Contestant> {
+async fn settled(mut contestant: Contestant, time: Duration) -> anyhow::Result<Contestant> {
     for _ in 0..20 {
-        sleep(SETTLE / 20).await;
+        sleep(time / 20).await;
         contestant.idle()?;
     }
     Ok(contestant)

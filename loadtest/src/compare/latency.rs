@@ -22,6 +22,8 @@ const BEARABLE: Duration = Duration::from_millis(100);
 const FIRST_RATE: f64 = 50.0;
 /// No client of one core reads more than this.
 const LAST_RATE: f64 = 12_800.0;
+/// With `--quick` nobody is asked for more than this.
+const LAST_QUICK_RATE: f64 = 200.0;
 /// Halvings of the gap between what a server bears and what it does not.
 const HALVINGS: usize = 3;
 const SHARES: [(f64, &str); 3] = [(0.25, "25 %"), (0.5, "50 %"), (0.75, "75 %")];
@@ -168,12 +170,13 @@ async fn maximum(bench: &Bench, peer: Peer, subscribers: usize, time: Duration) 
         bears(peer, offer::offer(contestant, rate, time, BYTES))
     };
     let mut contestant = fresh().await.with_context(|| peer.name())?;
+    let last = if bench.quick { LAST_QUICK_RATE } else { LAST_RATE };
     let (mut good, mut bad) = (0.0, FIRST_RATE);
-    while bad <= LAST_RATE && holds(&mut contestant, bad).await? {
+    while bad <= last && holds(&mut contestant, bad).await? {
         (good, bad) = (bad, bad * 2.0);
     }
     for _ in 0..HALVINGS {
-        if bad > LAST_RATE {
+        if bad > last {
             break;
         }
         let between = f64::midpoint(good, bad);

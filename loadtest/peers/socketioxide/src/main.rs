@@ -12,15 +12,17 @@ use tokio::net::TcpListener;
 
 /// More than a burst of 512 events.
 const QUEUE: usize = 1024;
-/// No run is as long: with the default of 25 s it ended hundreds of connections while they were busy reading.
-const PING_INTERVAL: Duration = Duration::from_secs(900);
+/// No run is as long. It pings each client as it comes, and with the default ended those who did not answer within 20 s,
+/// because they waited for their turn or were busy reading.
+const PINGS: Duration = Duration::from_secs(900);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port: u16 = env::var("PORT")?.parse()?;
     let (layer, io) = SocketIo::builder()
         .max_buffer_size(QUEUE)
-        .ping_interval(PING_INTERVAL)
+        .ping_interval(PINGS)
+        .ping_timeout(PINGS)
         .transports([TransportType::Websocket])
         .build_layer();
     io.ns("/", async |socket: SocketRef| {
