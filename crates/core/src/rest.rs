@@ -3,9 +3,13 @@
 //!
 //! Rests are for a worker that hears frames whenever it looks, works for a third of its time at least, and does so
 //! without a pause that is as long as a rest. One that is idle looks at once; so does one that does other things, as letting
-//! people in, and one whose rests gather nothing, because those who ask wait for its answer before they ask on.
+//! people in, and one whose rests gather nothing: because those who ask wait for its answer before they ask on, or because
+//! there are many of them, and each says little.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::AddAssign,
+    time::{Duration, Instant},
+};
 
 /// A rest is no longer than this.
 pub const LONGEST: Duration = Duration::from_millis(1);
@@ -15,6 +19,31 @@ const FEW: u32 = 16;
 const MANY: u32 = 4_096;
 /// Frames that a rest has to gather.
 const SEVERAL: u64 = 8;
+
+/// What a worker heard.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard {
+    /// Frames that were heard.
+    pub frames: u64,
+    /// Reads from a socket that brought something.
+    pub reads: u64,
+}
+
+impl Heard {
+    /// Whether a read brought half as much again as one of `other` did, or more.
+    fn is_denser_than(self, other: Self) -> bool {
+        let [ours, theirs] =
+            [(self, other), (other, self)].map(|(of, by)| of.frames.saturating_mul(by.reads));
+        ours.saturating_mul(2) >= theirs.saturating_mul(3)
+    }
+}
+
+impl AddAssign for Heard {
+    fn add_assign(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.reads += more.reads;
+    }
+}
 
 /// How one worker's pauses went.
 #[derive(Debug, Clone)]
@@ -38,14 +67,19 @@ struct Pause {
 #[derive(Debug, Clone)]
 enum State {
     /// It looks at once; what it did and heard in how many pauses.
-    Looking { pauses: u32, heard: u64, worked: Duration, paused: Duration },
-    /// It rests in each pause; whether nothing came of that so far, and how many were cut short since something did.
-    Resting { for_nothing: bool, cut: u32 },
+    Looking { pauses: u32, heard: Heard, worked: Duration, paused: Duration },
+    /// It rests in each pause; what it heard before it did, whether nothing came of the rests so far, and how many were cut
+    /// short since something did.
+    Resting { before: Heard, for_nothing: bool, cut: u32 },
 }
 
 impl State {
-    const AT_FIRST: Self =
-        Self::Looking { pauses: 0, heard: 0, worked: Duration::ZERO, paused: Duration::ZERO };
+    const AT_FIRST: Self = Self::Looking {
+        pauses: 0,
+        heard: Heard { frames: 0, reads: 0 },
+        worked: Duration::ZERO,
+        paused: Duration::ZERO,
+    };
 }
 
 impl Rest {
@@ -54,9 +88,9 @@ impl Rest {
         Self { most: most.min(LONGEST), needed: FEW, state: State::AT_FIRST, begun: None, woken: None }
     }
 
-    /// All that there was is done, and so many frames were heard: for how long to rest before what came is looked at. What
-    /// is `due` at some time is not made to wait.
-    pub fn pause(&mut self, now: Instant, heard: u64, due: Option<Instant>) -> Duration {
+    /// All that there was is done, and this was heard: for how long to rest before what came is looked at. What is `due`
+    /// at some time is not made to wait.
+    pub fn pause(&mut self, now: Instant, heard: Heard, due: Option<Instant>) -> Duration {
         if let Some((pause, woken)) = self.woken.take() {
             self.judge(pause, now.saturating_duration_since(woken), heard);
         }
@@ -77,32 +111,36 @@ impl Rest {
     }
 
     /// After a pause, and the work behind it.
-    fn judge(&mut self, pause: Pause, work: Duration, frames: u64) {
+    fn judge(&mut self, pause: Pause, work: Duration, heard: Heard) {
         match &mut self.state {
             // Nothing came for long: it is idle, or as good as that.
             State::Looking { .. } if pause.length >= self.most => {
                 (self.needed, self.state) = (FEW, State::AT_FIRST);
             }
-            State::Looking { pauses, heard, worked, paused } => {
+            State::Looking { pauses, heard: before, worked, paused } => {
                 *pauses += 1;
-                *heard += frames;
+                *before += heard;
                 *worked += work;
                 *paused += pause.length;
                 if *pauses >= self.needed {
-                    let is_spoken_to = *heard >= u64::from(*pauses) && is_busy(*worked, *paused);
+                    let is_spoken_to = before.frames >= u64::from(*pauses) && is_busy(*worked, *paused);
                     self.state = if is_spoken_to {
-                        State::Resting { for_nothing: true, cut: 0 }
+                        State::Resting { before: *before, for_nothing: true, cut: 0 }
                     } else {
                         State::AT_FIRST
                     };
                 }
             }
-            State::Resting { for_nothing, cut } if frames >= SEVERAL && is_busy(work, pause.length) => {
+            State::Resting { before, for_nothing, cut }
+                if heard.frames >= SEVERAL
+                    && is_busy(work, pause.length)
+                    && heard.is_denser_than(*before) =>
+            {
                 (*for_nothing, *cut) = (false, 0);
             }
             // Short as it was, that says nothing; but many of them do.
             State::Resting { cut, .. } if pause.is_cut && *cut < FEW => *cut += 1,
-            // Too little came of it: it is idle now, or nobody says anything while it rests.
+            // Too little came of it: it is idle now, or nobody says anything while it rests, or each no more than before.
             State::Resting { for_nothing, .. } => {
                 self.needed = if *for_nothing { (self.needed * 2).min(MANY) } else { FEW };
                 self.state = State::AT_FIRST;
@@ -123,6 +161,7 @@ mod tests {
     use super::*;
 
     const MOST: Duration = Duration::from_millis(1);
+    const MUCH: Heard = Heard { frames: 150, reads: 30 };
 
     fn micros(n: u64) -> Duration {
         Duration::from_micros(n)
@@ -132,14 +171,17 @@ mod tests {
     struct Worker {
         rest: Rest,
         now: Instant,
+        /// Frames that one read brings after a rest.
+        gathered: u64,
+        rested: bool,
     }
 
     impl Worker {
         fn new(most: Duration) -> Self {
-            Self { rest: Rest::new(most), now: Instant::now() }
+            Self { rest: Rest::new(most), now: Instant::now(), gathered: 5, rested: false }
         }
 
-        /// Hears a frame per 6 µs, and is woken again after the pause, or after the rest where that is longer. How long the
+        /// Hears a frame per 6 µs, by a read for each if it has not rested, and is woken again after the pause, or after the rest where that is longer. How long the
         /// rest was.
         fn turn(&mut self, work: Duration, pause: Duration) -> Duration {
             self.hear(u64::try_from(work.as_micros()).unwrap() / 6, work, pause)
@@ -152,7 +194,10 @@ mod tests {
         /// The same where something is due in a while.
         fn until(&mut self, due: Option<Duration>, frames: u64, work: Duration, pause: Duration) -> Duration {
             self.now += work;
-            let rest = self.rest.pause(self.now, frames, due.map(|due| self.now + due));
+            let reads = if self.rested { frames.div_ceil(self.gathered) } else { frames };
+            let due = due.map(|due| self.now + due);
+            let rest = self.rest.pause(self.now, Heard { frames, reads }, due);
+            self.rested = !rest.is_zero();
             self.now += rest.max(pause);
             self.rest.wake(self.now);
             rest
@@ -248,15 +293,27 @@ mod tests {
         assert_eq!(worker.turn(micros(900), micros(4)), MOST);
     }
 
+    /// Thousands of sockets, each of which says a few frames a second: many frames come in a rest, and each needs a read.
+    #[test]
+    fn rests_after_which_a_read_brings_no_more_become_rare() {
+        let turns = 100_000;
+        for (gathered, is_worth_it) in [(1, false), (2, true)] {
+            let mut worker = Worker { gathered, ..Worker::new(MOST) };
+            let rests = (0..turns).filter(|_| !worker.turn(micros(600), micros(4)).is_zero()).count();
+            assert_eq!(rests > turns * 9 / 10, is_worth_it, "{rests}");
+            assert_eq!(rests < turns / 1_000, !is_worth_it, "{rests}");
+        }
+    }
+
     #[test]
     fn what_is_due_ends_a_rest() {
         let mut worker = Worker::new(MOST);
         worker.tire();
         let now = worker.now + micros(900);
         for (due, rest) in [(Some(micros(300)), micros(300)), (Some(MOST * 3), MOST), (None, MOST)] {
-            assert_eq!(worker.rest.clone().pause(now, 150, due.map(|due| now + due)), rest);
+            assert_eq!(worker.rest.clone().pause(now, MUCH, due.map(|due| now + due)), rest);
         }
-        assert_eq!(worker.rest.pause(now, 150, Some(worker.now)), Duration::ZERO);
+        assert_eq!(worker.rest.pause(now, MUCH, Some(worker.now)), Duration::ZERO);
     }
 
     #[test]
@@ -300,6 +357,7 @@ mod tests {
             let (mut short, mut rested) = (0, false);
             for (work, pause, heard, due) in turns {
                 worker.now += micros(work);
+                let heard = Heard { frames: heard, reads: heard.div_ceil(1 + pause % 4) };
                 let rest = worker.rest.pause(worker.now, heard, due.map(|due| worker.now + micros(due)));
                 prop_assert!(rest <= MOST.min(due.map_or(MOST, micros)));
                 let rests = matches!(worker.rest.state, State::Resting { .. });

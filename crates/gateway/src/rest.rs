@@ -7,19 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast_core::rest::Rest;
+use roomcast_core::rest::{Heard, Rest};
 use tokio::runtime::Builder;
 
 use crate::{fine, metrics};
 
 thread_local! {
     static REST: RefCell<Rest> = RefCell::new(Rest::new(Duration::ZERO));
-    static HEARD: Cell<u64> = const { Cell::new(0) };
+    static HEARD: Cell<Heard> = const { Cell::new(Heard { frames: 0, reads: 0 }) };
 }
 
 /// A frame was heard on this thread.
 pub fn heard() {
-    HEARD.set(HEARD.get() + 1);
+    HEARD.with(|cell| cell.update(|heard| Heard { frames: heard.frames + 1, ..heard }));
+}
+
+/// A read from a socket brought something on this thread.
+pub fn read() {
+    HEARD.with(|cell| cell.update(|heard| Heard { reads: heard.reads + 1, ..heard }));
 }
 
 /// Has the runtime of this thread rest when it is busy, for at most this long; of zero: never.
@@ -64,16 +69,20 @@ mod tests {
 
     use super::*;
 
-    /// One that hears frames, and works on each for as long as it is told to.
+    /// One that reads and hears frames, and works on each for as long as it is told to.
     fn worker(most: Duration) -> (UnboundedSender<Duration>, JoinHandle<()>) {
         let (say, mut said) = unbounded_channel();
         let run = move || {
             let mut runtime = Builder::new_current_thread();
             when_busy(&mut runtime, most);
             runtime.build().unwrap().block_on(async {
-                while let Some(work) = said.recv().await {
-                    heard();
-                    spin(work);
+                let mut together = Vec::new();
+                while said.recv_many(&mut together, 64).await > 0 {
+                    read();
+                    for work in together.drain(..) {
+                        heard();
+                        spin(work);
+                    }
                 }
             });
         };

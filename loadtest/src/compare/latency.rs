@@ -31,7 +31,7 @@ const UNIT: &str = "µs from publish to delivery";
 
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let subscribers = if bench.quick { 50 } else { 1000 };
-    let time = if bench.quick { Duration::from_millis(200) } else { Duration::from_millis(1200) };
+    let time = if bench.quick { Duration::from_millis(100) } else { Duration::from_millis(1200) };
     let rounds = bench.rounds.min(5);
     let mut cases = Cases::default();
     let maximum_name = format!("maximum × {subscribers}");
@@ -203,7 +203,7 @@ fn bears(peer: Peer, outcome: anyhow::Result<Outcome>) -> anyhow::Result<bool> {
 /// 3,000 events a second for half a minute: nothing lost, nobody cut off, and how late.
 pub(super) async fn sustained(bench: &Bench) -> anyhow::Result<Vec<Case>> {
     let (rate, subscribers, time) = if bench.quick {
-        (100.0, 50, Duration::from_secs(1))
+        (100.0, 50, Duration::from_millis(500))
     } else {
         (3000.0, 1000, Duration::from_secs(30))
     };
@@ -219,7 +219,7 @@ pub(super) async fn sustained(bench: &Bench) -> anyhow::Result<Vec<Case>> {
         }
         let running = Running::start(peer, &bench.places, bench.cores).await?;
         let mut contestant = Contestant::enter(running, 1, subscribers)?;
-        offer::offer(&mut contestant, rate / 10.0, Duration::from_secs(1), BYTES)?;
+        offer::offer(&mut contestant, rate / 10.0, time.min(Duration::from_secs(1)), BYTES)?;
         let (server, redis) = (contestant.running.cpu()?, contestant.running.redis_cpu()?);
         let outcome = offer::offer(&mut contestant, rate, time, BYTES).context("sustained")?;
         eprintln!("  {}: {}", peer.name(), Latency::of(&outcome.latency));

@@ -13,7 +13,7 @@ use roomcast_protocol::{Opcode, server_frame};
 use tokio::{io::Interest, net::TcpStream};
 
 use super::frames::{Fault, Frames, Message, Taken, worth_reading};
-use crate::conn::Conn;
+use crate::{conn::Conn, rest};
 
 /// One read takes up to this much from the kernel.
 const SCRATCH: usize = 64 * 1024;
@@ -178,7 +178,10 @@ impl Reader {
         SCRATCH_BUFFER.with_borrow_mut(|scratch| {
             let n = match self.conn.stream().try_read(scratch) {
                 Ok(0) => return Poll::Ready(Err(End::Gone)),
-                Ok(n) => n,
+                Ok(n) => {
+                    rest::read();
+                    n
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Poll::Ready(Ok(Heard::More));
                 }
@@ -217,6 +220,7 @@ impl Reader {
         match self.conn.stream().try_read_buf(&mut self.rest) {
             Ok(0) => Err(End::Gone),
             Ok(n) => {
+                rest::read();
                 if n < room {
                     is_empty(self.conn.stream());
                 }

@@ -64,10 +64,12 @@ impl Command {
     }
 
     /// Once more after a refusal: the first of its script in full, so that the server knows it for the others; and in
-    /// full whatever is refused a second time.
-    fn again(mut self, brought: &mut HashSet<Bytes>) -> Self {
+    /// full whatever is refused a second time. `brought` are the words by which those scripts are called.
+    fn again(mut self, brought: &mut HashSet<Vec<u8>>) -> Self {
         let Some(call) = &mut self.by_hash else { return self };
-        if brought.insert(call.script.clone()) || call.refused {
+        let by = &self.bytes[call.at.clone()];
+        if call.refused || !brought.contains(by) {
+            brought.insert(by.to_vec());
             return self.in_full();
         }
         call.refused = true;
@@ -257,7 +259,8 @@ mod tests {
 
     /// A call of a script by its hash, and how it goes in full.
     fn call(name: &str, script: &'static str) -> Command {
-        Command::by_hash(format!("hash {name};").into_bytes(), 0..4, Bytes::from_static(script.as_bytes()))
+        let bytes = format!("hash-of-{script} {name};").into_bytes();
+        Command::by_hash(bytes, 0.."hash-of-".len() + script.len(), Bytes::from_static(script.as_bytes()))
     }
 
     fn in_full(name: &str, script: &'static str) -> String {
@@ -290,14 +293,15 @@ mod tests {
         let queue = CommandQueue::default();
         let mut first = [("a", "one"), ("b", "two"), ("c", "one"), ("d", "one")]
             .map(|(name, script)| queue.put(call(name, script)).unwrap());
-        assert_eq!(written(&queue), "hash a;hash b;hash c;hash d;");
+        assert_eq!(written(&queue), "hash-of-one a;hash-of-two b;hash-of-one c;hash-of-one d;");
         answer(&queue, &format!("{UNKNOWN}{UNKNOWN}+c\r\n"));
         assert_eq!(text(&mut first[2]), "c");
         // The last is not answered yet: it may be refused, too.
         let mut later = queue.put(plain("later")).unwrap();
         assert_eq!(written(&queue), "");
         answer(&queue, UNKNOWN);
-        assert_eq!(written(&queue), format!("{}{}hash d;later;", in_full("a", "one"), in_full("b", "two")));
+        let brought = in_full("a", "one") + &in_full("b", "two");
+        assert_eq!(written(&queue), brought + "hash-of-one d;later;");
         answer(&queue, "+a\r\n+b\r\n+d\r\n+later\r\n");
         let [a, b, _, d] = &mut first;
         assert_eq!([a, b, d, &mut later].map(text), ["a", "b", "d", "later"]);
@@ -327,7 +331,7 @@ mod tests {
         let mut calls = ["a", "b"].map(|name| queue.put(call(name, "one")).unwrap());
         written(&queue);
         answer(&queue, &UNKNOWN.repeat(2));
-        assert_eq!(written(&queue), format!("{}hash b;", in_full("a", "one")));
+        assert_eq!(written(&queue), format!("{}hash-of-one b;", in_full("a", "one")));
         answer(&queue, &format!("-OOM\r\n{UNKNOWN}"));
         assert_eq!(written(&queue), in_full("b", "one"));
         answer(&queue, UNKNOWN);
@@ -351,7 +355,7 @@ mod tests {
     fn a_redirected_call_is_sent_again_behind_its_asking() {
         let queue = CommandQueue::default();
         let mut asked = queue.put(call("a", "one").asking().unwrap()).unwrap();
-        assert_eq!(written(&queue), "*1\r\n$6\r\nASKING\r\nhash a;");
+        assert_eq!(written(&queue), "*1\r\n$6\r\nASKING\r\nhash-of-one a;");
         answer(&queue, &format!("+OK\r\n{UNKNOWN}"));
         assert_eq!(written(&queue), format!("*1\r\n$6\r\nASKING\r\n{}", in_full("a", "one")));
         answer(&queue, "+OK\r\n+a\r\n");
