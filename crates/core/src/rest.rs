@@ -20,6 +20,9 @@ const MANY: u32 = 4_096;
 /// Frames that a rest has to gather.
 const SEVERAL: u64 = 8;
 
+/// Frames heard behind rests by which they are judged, at least.
+const LATELY: u64 = 1_024;
+
 /// What a worker heard.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Heard {
@@ -30,6 +33,12 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// With more of it: what was long ago counts less and less.
+    fn and(self, more: Self) -> Self {
+        let by = if self.frames < LATELY { 1 } else { 2 };
+        Self { frames: self.frames / by + more.frames, reads: self.reads / by + more.reads }
+    }
+
     /// Whether a read brought half as much again as one of `other` did, or more.
     fn is_denser_than(self, other: Self) -> bool {
         let [ours, theirs] =
@@ -68,9 +77,9 @@ struct Pause {
 enum State {
     /// It looks at once; what it did and heard in how many pauses.
     Looking { pauses: u32, heard: Heard, worked: Duration, paused: Duration },
-    /// It rests in each pause; what it heard before it did, whether nothing came of the rests so far, and how many were cut
-    /// short since something did.
-    Resting { before: Heard, for_nothing: bool, cut: u32 },
+    /// It rests in each pause; what it heard before it did and lately, whether nothing came of the rests so far, and how
+    /// many were cut short since something did.
+    Resting { before: Heard, lately: Heard, for_nothing: bool, cut: u32 },
 }
 
 impl State {
@@ -125,17 +134,23 @@ impl Rest {
                 if *pauses >= self.needed {
                     let is_spoken_to = before.frames >= u64::from(*pauses) && is_busy(*worked, *paused);
                     self.state = if is_spoken_to {
-                        State::Resting { before: *before, for_nothing: true, cut: 0 }
+                        State::Resting {
+                            before: *before,
+                            lately: Heard::default(),
+                            for_nothing: true,
+                            cut: 0,
+                        }
                     } else {
                         State::AT_FIRST
                     };
                 }
             }
-            State::Resting { before, for_nothing, cut }
+            State::Resting { before, lately, for_nothing, cut }
                 if heard.frames >= SEVERAL
                     && is_busy(work, pause.length)
-                    && heard.is_denser_than(*before) =>
+                    && lately.and(heard).is_denser_than(*before) =>
             {
+                *lately = lately.and(heard);
                 (*for_nothing, *cut) = (false, 0);
             }
             // Short as it was, that says nothing; but many of them do.
@@ -303,6 +318,21 @@ mod tests {
             assert_eq!(rests > turns * 9 / 10, is_worth_it, "{rests}");
             assert_eq!(rests < turns / 1_000, !is_worth_it, "{rests}");
         }
+    }
+
+    #[test]
+    fn one_rest_that_brought_no_more_is_forgiven_and_some_are_not() {
+        let mut worker = Worker::new(MOST);
+        worker.tire();
+        for _ in 0..100 {
+            assert_eq!(worker.turn(micros(600), micros(4)), MOST);
+        }
+        worker.gathered = 1;
+        for _ in 0..4 {
+            assert_eq!(worker.turn(micros(600), micros(4)), MOST);
+        }
+        let more = (0..20).take_while(|_| !worker.turn(micros(600), micros(4)).is_zero()).count();
+        assert!(more < 20, "{more}");
     }
 
     #[test]
