@@ -1,15 +1,12 @@
 //! When a busy worker rests: who is woken for every frame reads every frame by itself, and who looks only once in a
 //! while finds several together, which one read and one acknowledgement serve.
 //!
-//! Rests are for a worker that hears frames whenever it looks, works for a third of its time at least, and does so
+//! Rests are for a worker that hears frames whenever it looks, works for a fifth of its time at least, and does so
 //! without a pause that is as long as a rest. One that is idle looks at once; so does one that does other things, as letting
 //! people in, and one whose rests gather nothing: because those who ask wait for its answer before they ask on, or because
 //! there are many of them, and each says little.
 
-use std::{
-    ops::AddAssign,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// A rest is no longer than this.
 pub const LONGEST: Duration = Duration::from_millis(1);
@@ -17,6 +14,10 @@ pub const LONGEST: Duration = Duration::from_millis(1);
 const FEW: u32 = 16;
 /// The most that it takes where rests gathered nothing, again and again.
 const MANY: u32 = 4_096;
+/// It works for one part in so many of its time, before it rests.
+const BUSY: u32 = 5;
+/// The same while it rests: what comes together is done in a fraction of the time.
+const STILL_BUSY: u32 = 10;
 /// Frames that a rest has to gather.
 const SEVERAL: u64 = 8;
 
@@ -39,18 +40,9 @@ impl Heard {
         Self { frames: self.frames / by + more.frames, reads: self.reads / by + more.reads }
     }
 
-    /// Whether a read brought half as much again as one of `other` did, or more.
-    fn is_denser_than(self, other: Self) -> bool {
-        let [ours, theirs] =
-            [(self, other), (other, self)].map(|(of, by)| of.frames.saturating_mul(by.reads));
-        ours.saturating_mul(2) >= theirs.saturating_mul(3)
-    }
-}
-
-impl AddAssign for Heard {
-    fn add_assign(&mut self, more: Self) {
-        self.frames += more.frames;
-        self.reads += more.reads;
+    /// Whether of two reads one at least brought two frames.
+    fn is_dense(self) -> bool {
+        self.frames * 2 >= self.reads * 3
     }
 }
 
@@ -76,19 +68,15 @@ struct Pause {
 #[derive(Debug, Clone)]
 enum State {
     /// It looks at once; what it did and heard in how many pauses.
-    Looking { pauses: u32, heard: Heard, worked: Duration, paused: Duration },
-    /// It rests in each pause; what it heard before it did and lately, whether nothing came of the rests so far, and how
-    /// many were cut short since something did.
-    Resting { before: Heard, lately: Heard, for_nothing: bool, cut: u32 },
+    Looking { pauses: u32, frames: u64, worked: Duration, paused: Duration },
+    /// It rests in each pause; what it heard lately, whether nothing came of the rests so far, and how many were cut short
+    /// since something did.
+    Resting { lately: Heard, for_nothing: bool, cut: u32 },
 }
 
 impl State {
-    const AT_FIRST: Self = Self::Looking {
-        pauses: 0,
-        heard: Heard { frames: 0, reads: 0 },
-        worked: Duration::ZERO,
-        paused: Duration::ZERO,
-    };
+    const AT_FIRST: Self =
+        Self::Looking { pauses: 0, frames: 0, worked: Duration::ZERO, paused: Duration::ZERO };
 }
 
 impl Rest {
@@ -126,47 +114,38 @@ impl Rest {
             State::Looking { .. } if pause.length >= self.most => {
                 (self.needed, self.state) = (FEW, State::AT_FIRST);
             }
-            State::Looking { pauses, heard: before, worked, paused } => {
+            State::Looking { pauses, frames, worked, paused } => {
                 *pauses += 1;
-                *before += heard;
+                *frames += heard.frames;
                 *worked += work;
                 *paused += pause.length;
                 if *pauses >= self.needed {
-                    let is_spoken_to = before.frames >= u64::from(*pauses) && is_busy(*worked, *paused);
+                    let is_spoken_to =
+                        *frames >= u64::from(*pauses) && worked.saturating_mul(BUSY) >= *worked + *paused;
                     self.state = if is_spoken_to {
-                        State::Resting {
-                            before: *before,
-                            lately: Heard::default(),
-                            for_nothing: true,
-                            cut: 0,
-                        }
+                        State::Resting { lately: Heard::default(), for_nothing: true, cut: 0 }
                     } else {
                         State::AT_FIRST
                     };
                 }
             }
-            State::Resting { before, lately, for_nothing, cut }
+            State::Resting { lately, for_nothing, cut }
                 if heard.frames >= SEVERAL
-                    && is_busy(work, pause.length)
-                    && lately.and(heard).is_denser_than(*before) =>
+                    && work.saturating_mul(STILL_BUSY) >= work + pause.length
+                    && lately.and(heard).is_dense() =>
             {
                 *lately = lately.and(heard);
                 (*for_nothing, *cut) = (false, 0);
             }
             // Short as it was, that says nothing; but many of them do.
             State::Resting { cut, .. } if pause.is_cut && *cut < FEW => *cut += 1,
-            // Too little came of it: it is idle now, or nobody says anything while it rests, or each no more than before.
+            // Too little came of it: it is idle now, or nobody says anything while it rests, or each says little.
             State::Resting { for_nothing, .. } => {
                 self.needed = if *for_nothing { (self.needed * 2).min(MANY) } else { FEW };
                 self.state = State::AT_FIRST;
             }
         }
     }
-}
-
-/// Whether a worker works for a third of its time at least.
-fn is_busy(worked: Duration, paused: Duration) -> bool {
-    worked * 2 >= paused
 }
 
 #[cfg(test)]
@@ -227,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_works_for_a_third_of_the_time_rests_after_a_while() {
+    fn who_works_for_a_fifth_of_the_time_rests_after_a_while() {
         let mut worker = Worker::new(MOST);
         worker.tire();
         for _ in 0..100 {
@@ -236,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn who_works_for_less_than_a_third_of_the_time_looks_at_once() {
+    fn who_works_for_less_than_a_fifth_of_the_time_looks_at_once() {
         let mut worker = Worker::new(MOST);
         for _ in 0..10_000 {
-            assert_eq!(worker.turn(micros(6), micros(13)), Duration::ZERO);
+            assert_eq!(worker.turn(micros(6), micros(25)), Duration::ZERO);
         }
     }
 
@@ -278,7 +257,7 @@ mod tests {
             }
             assert_eq!(worker.turn(micros(10), micros(3)), Duration::ZERO);
             for _ in 1..FEW {
-                assert_eq!(worker.turn(micros(6), micros(12)), Duration::ZERO);
+                assert_eq!(worker.turn(micros(6), micros(24)), Duration::ZERO);
             }
         }
     }
