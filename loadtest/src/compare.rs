@@ -210,8 +210,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
         places,
         cores,
         peers,
-        rounds: options.rounds.unwrap_or(if options.quick { 2 } else { 9 }).max(1),
-        round_time: options.round.unwrap_or(Duration::from_millis(if options.quick { 40 } else { 150 })),
+        rounds: options.rounds.unwrap_or(if options.quick { 1 } else { 9 }).max(1),
+        round_time: options.round.unwrap_or(Duration::from_millis(if options.quick { 20 } else { 150 })),
         quick: options.quick,
         only: options.only.clone(),
     };

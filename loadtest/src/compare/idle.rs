@@ -22,7 +22,7 @@ const TOGETHER: usize = 64;
 const UNIT: &str = "KiB of server memory (RssAnon) per connection";
 
 pub(super) async fn run(bench: &Bench) -> anyhow::Result<Vec<Case>> {
-    let (idle, busy) = if bench.quick { (500, 100) } else { (10_000, 1000) };
+    let (idle, busy) = if bench.quick { (200, 20) } else { (10_000, 1000) };
     let settle = bench.settling(SETTLE);
     system::need_sockets(idle)?;
     let mut joined = Case::new(format!("{idle} joined and idle"), UNIT);
