@@ -3,8 +3,8 @@
 //!
 //! Rests are for a worker that hears frames whenever it looks, works for a fifth of its time at least, and does so
 //! without a pause that is as long as a rest. One that is idle looks at once; so does one that does other things, as letting
-//! people in, and one whose rests gather nothing: because those who ask wait for its answer before they ask on, or because
-//! there are many of them, and each says little.
+//! people in, and one whose rests bring no more for a read, because those who speak wait for its answers before they go on,
+//! or because there are many of them, and each says little. Nor does it rest where that holds up those who speak.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const STILL_BUSY: u32 = 10;
 /// Frames that a rest has to gather.
 const SEVERAL: u64 = 8;
 
-/// Frames heard behind rests by which they are judged, at least.
+/// Frames from which on what was heard before them counts half.
 const LATELY: u64 = 1_024;
 
 /// What a worker heard.
@@ -33,16 +33,56 @@ pub struct Heard {
     pub reads: u64,
 }
 
-impl Heard {
-    /// With more of it: what was long ago counts less and less.
+/// Some pauses, and the work behind each.
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    heard: Heard,
+    worked: Duration,
+    paused: Duration,
+}
+
+impl Stretch {
+    const NONE: Self =
+        Self { heard: Heard { frames: 0, reads: 0 }, worked: Duration::ZERO, paused: Duration::ZERO };
+
     fn and(self, more: Self) -> Self {
-        let by = if self.frames < LATELY { 1 } else { 2 };
-        Self { frames: self.frames / by + more.frames, reads: self.reads / by + more.reads }
+        Self {
+            heard: Heard {
+                frames: self.heard.frames + more.heard.frames,
+                reads: self.heard.reads + more.heard.reads,
+            },
+            worked: self.worked + more.worked,
+            paused: self.paused + more.paused,
+        }
     }
 
-    /// Whether of two reads one at least brought two frames.
-    fn is_dense(self) -> bool {
-        self.frames * 2 >= self.reads * 3
+    /// With more of it; what was long ago counts less and less.
+    fn and_lately(self, more: Self) -> Self {
+        let Self { heard: Heard { frames, reads }, worked, paused } = self;
+        let by = if frames < LATELY { 1 } else { 2 };
+        let heard = Heard { frames: frames / u64::from(by), reads: reads / u64::from(by) };
+        Self { heard, worked: worked / by, paused: paused / by }.and(more)
+    }
+
+    fn time(self) -> Duration {
+        self.worked + self.paused
+    }
+
+    /// Whether it worked for one part in so many of the time.
+    fn is_busy(self, parts: u32) -> bool {
+        self.worked.saturating_mul(parts) >= self.time()
+    }
+
+    /// Whether a read brought half as many frames again as before, or more.
+    fn is_denser_than(self, before: Self) -> bool {
+        let product = |of: Self, by: Self| u128::from(of.heard.frames) * u128::from(by.heard.reads);
+        self.heard.reads > 0 && product(self, before) * 2 >= product(before, self) * 3
+    }
+
+    /// Whether fewer than half as many frames came in the same time.
+    fn is_held_up(self, before: Self) -> bool {
+        let product = |of: Self, by: Self| u128::from(of.heard.frames) * by.time().as_nanos();
+        product(self, before) * 2 < product(before, self)
     }
 }
 
@@ -67,16 +107,15 @@ struct Pause {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// It looks at once; what it did and heard in how many pauses.
-    Looking { pauses: u32, frames: u64, worked: Duration, paused: Duration },
-    /// It rests in each pause; what it heard lately, whether nothing came of the rests so far, and how many were cut short
-    /// since something did.
-    Resting { lately: Heard, for_nothing: bool, cut: u32 },
+    /// It looks at once; in how many pauses it did what.
+    Looking { pauses: u32, so_far: Stretch },
+    /// It rests in each pause; what it did before and lately, whether nothing came of the rests so far, and how many were
+    /// cut short since something did.
+    Resting { before: Stretch, lately: Stretch, for_nothing: bool, cut: u32 },
 }
 
 impl State {
-    const AT_FIRST: Self =
-        Self::Looking { pauses: 0, frames: 0, worked: Duration::ZERO, paused: Duration::ZERO };
+    const AT_FIRST: Self = Self::Looking { pauses: 0, so_far: Stretch::NONE };
 }
 
 impl Rest {
@@ -108,41 +147,42 @@ impl Rest {
     }
 
     /// After a pause, and the work behind it.
-    fn judge(&mut self, pause: Pause, work: Duration, heard: Heard) {
+    fn judge(&mut self, pause: Pause, worked: Duration, heard: Heard) {
+        let this = Stretch { heard, worked, paused: pause.length };
         match &mut self.state {
             // Nothing came for long: it is idle, or as good as that.
             State::Looking { .. } if pause.length >= self.most => {
                 (self.needed, self.state) = (FEW, State::AT_FIRST);
             }
-            State::Looking { pauses, frames, worked, paused } => {
+            State::Looking { pauses, so_far } => {
                 *pauses += 1;
-                *frames += heard.frames;
-                *worked += work;
-                *paused += pause.length;
+                *so_far = so_far.and(this);
                 if *pauses >= self.needed {
-                    let is_spoken_to =
-                        *frames >= u64::from(*pauses) && worked.saturating_mul(BUSY) >= *worked + *paused;
+                    let is_spoken_to = so_far.heard.frames >= u64::from(*pauses) && so_far.is_busy(BUSY);
                     self.state = if is_spoken_to {
-                        State::Resting { lately: Heard::default(), for_nothing: true, cut: 0 }
+                        let (before, lately) = (*so_far, Stretch::NONE);
+                        State::Resting { before, lately, for_nothing: true, cut: 0 }
                     } else {
                         State::AT_FIRST
                     };
                 }
             }
-            State::Resting { lately, for_nothing, cut }
-                if heard.frames >= SEVERAL
-                    && work.saturating_mul(STILL_BUSY) >= work + pause.length
-                    && lately.and(heard).is_dense() =>
-            {
-                *lately = lately.and(heard);
-                (*for_nothing, *cut) = (false, 0);
-            }
-            // Short as it was, that says nothing; but many of them do.
-            State::Resting { cut, .. } if pause.is_cut && *cut < FEW => *cut += 1,
-            // Too little came of it: it is idle now, or nobody says anything while it rests, or each says little.
-            State::Resting { for_nothing, .. } => {
-                self.needed = if *for_nothing { (self.needed * 2).min(MANY) } else { FEW };
-                self.state = State::AT_FIRST;
+            State::Resting { before, lately, for_nothing, cut } => {
+                *lately = lately.and_lately(this);
+                let is_worth_it = heard.frames >= SEVERAL
+                    && this.is_busy(STILL_BUSY)
+                    && lately.is_denser_than(*before)
+                    && !lately.is_held_up(*before);
+                if is_worth_it {
+                    (*for_nothing, *cut) = (false, 0);
+                } else if pause.is_cut && *cut < FEW {
+                    // Short as it was, that says nothing; but many of them do.
+                    *cut += 1;
+                } else {
+                    // It is idle now, or those who speak wait for its answers, or each says little.
+                    self.needed = if *for_nothing { (self.needed * 2).min(MANY) } else { FEW };
+                    self.state = State::AT_FIRST;
+                }
             }
         }
     }
@@ -167,16 +207,21 @@ mod tests {
         now: Instant,
         /// Frames that one read brings after a rest.
         gathered: u64,
+        /// The same where it has not rested.
+        alone: u64,
         rested: bool,
+        /// Since it looked the last time but one.
+        turn: Duration,
     }
 
     impl Worker {
         fn new(most: Duration) -> Self {
-            Self { rest: Rest::new(most), now: Instant::now(), gathered: 5, rested: false }
+            let (rest, now) = (Rest::new(most), Instant::now());
+            Self { rest, now, gathered: 5, alone: 1, rested: false, turn: Duration::ZERO }
         }
 
-        /// Hears a frame per 6 µs, by a read for each if it has not rested, and is woken again after the pause, or after the rest where that is longer. How long the
-        /// rest was.
+        /// Hears a frame per 6 µs, by a read for each if it has not rested, and is woken again after the pause, or after
+        /// the rest where that is longer. How long the rest was.
         fn turn(&mut self, work: Duration, pause: Duration) -> Duration {
             self.hear(u64::try_from(work.as_micros()).unwrap() / 6, work, pause)
         }
@@ -188,19 +233,27 @@ mod tests {
         /// The same where something is due in a while.
         fn until(&mut self, due: Option<Duration>, frames: u64, work: Duration, pause: Duration) -> Duration {
             self.now += work;
-            let reads = if self.rested { frames.div_ceil(self.gathered) } else { frames };
+            let reads = frames.div_ceil(if self.rested { self.gathered } else { self.alone });
             let due = due.map(|due| self.now + due);
             let rest = self.rest.pause(self.now, Heard { frames, reads }, due);
             self.rested = !rest.is_zero();
+            self.turn = work + rest.max(pause);
             self.now += rest.max(pause);
             self.rest.wake(self.now);
             rest
         }
 
+        /// Hears what has come meanwhile from those who wait for nothing: a frame after so much time.
+        fn flow(&mut self, every: Duration, cost: Duration) -> Duration {
+            let frames = u64::try_from((self.turn.as_nanos() / every.as_nanos()).max(1)).unwrap();
+            let work = cost * u32::try_from(frames).unwrap();
+            self.hear(frames, work, every.saturating_sub(cost))
+        }
+
         /// Works as much as it takes to have it rest in the next pause.
         fn tire(&mut self) {
             for _ in 0..FEW {
-                assert_eq!(self.turn(micros(6), micros(12)), Duration::ZERO);
+                assert_eq!(self.turn(micros(6), micros(24)), Duration::ZERO);
             }
         }
     }
@@ -293,14 +346,40 @@ mod tests {
         let turns = 100_000;
         for (gathered, is_worth_it) in [(1, false), (2, true)] {
             let mut worker = Worker { gathered, ..Worker::new(MOST) };
-            let rests = (0..turns).filter(|_| !worker.turn(micros(600), micros(4)).is_zero()).count();
+            let rests = (0..turns).filter(|_| !worker.flow(micros(10), micros(4)).is_zero()).count();
             assert_eq!(rests > turns * 9 / 10, is_worth_it, "{rests}");
             assert_eq!(rests < turns / 1_000, !is_worth_it, "{rests}");
         }
     }
 
+    /// Who sends so many, together or one by one, and waits for all the answers before the next.
     #[test]
-    fn one_rest_that_brought_no_more_is_forgiven_and_some_are_not() {
+    fn rests_that_hold_up_those_who_speak_become_rare() {
+        let turns = 100_000;
+        for (window, cost, gathered) in [(8, 15, 1), (8, 15, 8), (32, 6, 32), (32, 6, 2), (128, 3, 128)] {
+            let mut worker = Worker { gathered, ..Worker::new(MOST) };
+            let work = micros(window * cost);
+            let rests = (0..turns).filter(|_| !worker.hear(window, work, micros(40)).is_zero()).count();
+            assert!(rests < turns / 1_000, "{window}: {rests}");
+        }
+    }
+
+    /// Who sends several frames in one packet and waits for nothing: a read brings all of them also without a rest.
+    #[test]
+    fn rests_behind_which_a_read_brings_what_it_brought_before_become_rare() {
+        let mut worker = Worker { gathered: 8, alone: 8, ..Worker::new(MOST) };
+        let (turns, every) = (100_000, micros(80));
+        let packets = |turn: Duration| u64::try_from((turn.as_micros() / every.as_micros()).max(1)).unwrap();
+        let mut rests = 0;
+        for _ in 0..turns {
+            let frames = packets(worker.turn) * 8;
+            rests += u32::from(!worker.hear(frames, micros(frames * 4), micros(48)).is_zero());
+        }
+        assert!(rests < turns / 1_000, "{rests}");
+    }
+
+    #[test]
+    fn a_few_rests_that_brought_no_more_are_forgiven_and_many_are_not() {
         let mut worker = Worker::new(MOST);
         worker.tire();
         for _ in 0..100 {

@@ -22,7 +22,7 @@ pub fn heard() {
     HEARD.with(|cell| cell.update(|heard| Heard { frames: heard.frames + 1, ..heard }));
 }
 
-/// A read from a socket brought something on this thread.
+/// A session's read brought something on this thread.
 pub fn read() {
     HEARD.with(|cell| cell.update(|heard| Heard { reads: heard.reads + 1, ..heard }));
 }
@@ -100,12 +100,15 @@ mod tests {
     async fn what_the_flusher_waits_for_ends_a_rest() {
         let (most, sooner) = (Duration::from_millis(1), Duration::from_micros(300));
         REST.set(Rest::new(most));
-        // Works, hears, and has no pause to speak of.
+        // Reads, hears, works, and has no pause to speak of; after a rest it reads all at once.
+        let rested = Cell::new(false);
         let turn = || {
+            (0..if rested.get() { 1 } else { 8 }).for_each(|_| read());
             (0..8).for_each(|_| heard());
             spin(Duration::from_micros(100));
             let rest = pause();
             wake();
+            rested.set(!rest.is_zero());
             rest
         };
         let timer = fine::FineTimer::open();
