@@ -27,6 +27,12 @@ pub fn read() {
     HEARD.with(|cell| cell.update(|heard| Heard { reads: heard.reads + 1, ..heard }));
 }
 
+/// How many reads were counted on this thread since it paused.
+#[cfg(test)]
+pub fn reads() -> u64 {
+    HEARD.get().reads
+}
+
 /// Has the runtime of this thread rest when it is busy, for at most this long; of zero: never.
 pub fn when_busy(runtime: &mut Builder, most: Duration) {
     if most.is_zero() {

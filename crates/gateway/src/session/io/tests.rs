@@ -67,6 +67,28 @@ async fn bytes_that_come_in_two_parts_are_the_same_messages_and_leave_nothing_be
     }
 }
 
+/// By them the worker judges whether its rests pay.
+#[tokio::test]
+async fn reads_that_brought_something_are_counted() {
+    let (conn, mut far) = pair(ROOMY, Codec::json()).await;
+    let mut reader = Reader::new(conn, b"", 1_000);
+    let before = rest::reads();
+    far.write_all(&words()).await.unwrap();
+    hear_words(&mut reader).await;
+    assert_eq!(rest::reads() - before, 1, "one brought them all");
+    let bytes = words();
+    let (first, second) = bytes.split_at(bytes.len() - 2);
+    far.write_all(first).await.unwrap();
+    assert_eq!(reader.next().await.unwrap(), Message::Ping(b"?".as_slice().into()));
+    assert_eq!(reader.next().await.unwrap(), Message::Text("gr\u{fc}n".into()));
+    let last = async {
+        far.write_all(second).await.unwrap();
+        reader.next().await.unwrap()
+    };
+    assert_eq!(last.await, Message::Text("b".into()));
+    assert_eq!(rest::reads() - before, 3, "the rest of a frame is one of its own");
+}
+
 #[tokio::test]
 async fn an_end_that_came_with_the_last_bytes_is_seen() {
     for bytes in [text("a"), words()] {
