@@ -82,11 +82,42 @@ async fn publishes_in_a_row_are_kept_told_and_answered_in_order_through_redis() 
     let mut kept = in_a_row(&node, &mut watcher, 0).await;
     // Also where Redis has forgotten the script meanwhile.
     for _ in 0..5 {
-        let mut flush = std::process::Command::new("redis-cli");
-        let flushed = flush.args(["-u", &redis.url(), "script", "flush"]).output();
-        assert!(flushed.expect("redis-cli").status.success());
+        forget_scripts(&redis.url());
         kept = in_a_row(&node, &mut watcher, kept).await;
     }
+    node.leave();
+}
+
+fn forget_scripts(url: &str) {
+    let flushed = std::process::Command::new("redis-cli").args(["-u", url, "script", "flush"]).output();
+    assert!(flushed.expect("redis-cli").status.success());
+}
+
+/// Some were refused, others are on their way, and there are always more.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_keep_their_order_while_redis_forgets_the_script_again_and_again() {
+    let (redis, node) = with_redis().await;
+    let mut watcher = watch(&node).await;
+    let mut socket = connected(&node, "member").await;
+    let url = redis.url();
+    let forgets = tokio::task::spawn_blocking(move || (0..40).for_each(|_| forget_scripts(&url)));
+    let (mut published, together) = (0, 100);
+    while !forgets.is_finished() {
+        let ids = published + 1..=published + together;
+        for number in ids.clone() {
+            let publish =
+                json!({ "id": 9 + number, "op": "publish", "room": ROOM, "event": "e", "data": number });
+            socket.say(&publish).await;
+        }
+        for number in ids {
+            let answer = socket.text().await;
+            assert_eq!((&answer["id"], &answer["ok"]["offset"]), (&json!(9 + number), &json!(number)));
+            let event = watcher.push_of("event").await;
+            assert_eq!((&event["offset"], &event["data"]), (&json!(number), &json!(number)));
+        }
+        published += together;
+    }
+    forgets.await.unwrap();
     node.leave();
 }
 
