@@ -20,17 +20,21 @@ const BUSY: u32 = 5;
 const STILL_BUSY: u32 = 10;
 /// Frames that a rest has to gather.
 const SEVERAL: u64 = 8;
-
 /// Frames from which on what was heard before them counts half.
 const LATELY: u64 = 1_024;
 
 /// What a worker heard.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Heard {
     /// Frames that were heard.
     pub frames: u64,
     /// Reads from a socket that brought something.
     pub reads: u64,
+}
+
+impl Heard {
+    /// Of one that was not spoken to.
+    pub const NOTHING: Self = Self { frames: 0, reads: 0 };
 }
 
 /// Some pauses, and the work behind each.
@@ -42,8 +46,7 @@ struct Stretch {
 }
 
 impl Stretch {
-    const NONE: Self =
-        Self { heard: Heard { frames: 0, reads: 0 }, worked: Duration::ZERO, paused: Duration::ZERO };
+    const NONE: Self = Self { heard: Heard::NOTHING, worked: Duration::ZERO, paused: Duration::ZERO };
 
     fn and(self, more: Self) -> Self {
         Self {

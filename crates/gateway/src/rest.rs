@@ -14,7 +14,7 @@ use crate::{fine, metrics};
 
 thread_local! {
     static REST: RefCell<Rest> = RefCell::new(Rest::new(Duration::ZERO));
-    static HEARD: Cell<Heard> = const { Cell::new(Heard { frames: 0, reads: 0 }) };
+    static HEARD: Cell<Heard> = const { Cell::new(Heard::NOTHING) };
 }
 
 /// A frame was heard on this thread.
@@ -52,7 +52,7 @@ pub fn when_busy(runtime: &mut Builder, most: Duration) {
 
 /// All that there was is done: how long to rest.
 fn pause() -> Duration {
-    REST.with_borrow_mut(|rest| rest.pause(Instant::now(), HEARD.take(), fine::due()))
+    REST.with_borrow_mut(|rest| rest.pause(Instant::now(), HEARD.replace(Heard::NOTHING), fine::due()))
 }
 
 fn wake() {

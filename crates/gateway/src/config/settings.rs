@@ -279,7 +279,7 @@ pub(super) static SETTINGS: &[Setting<Draft>] = &[
     node_row("limits.idle_timeout", Field::MaybeDuration(|d| &mut d.config.limits.idle_timeout), "time",
         "Closes sockets that only answer pings. Off: a page that only listens is a good page."),
     node_row("fanout.max_delay", Field::Delay(|d| &mut d.config.fanout.max_delay, LONGEST_MAX_DELAY), "time",
-        "How long a push may wait for others, so that they leave in one write, where the last write was shorter ago than this; after a pause nothing waits. At most 100ms. A worker that hears much rests for as long, but never longer than 1ms, before it looks at what has come."),
+        "How long a push may wait for others, so that they leave in one write, where the last write was shorter ago than this; after a pause nothing waits. At most 100ms. A worker that hears much rests for as long, but never longer than 1ms, before it looks at what has come, where a read then brings several frames."),
     node_row("fanout.count_rate", Field::Number(|d| &mut d.config.fanout.count_rate), "times per second and room",
         "How often the members of a room are told its counts; in between the latest of each is kept. A number that changes more often can't be read."),
     node_row("presence.rate", Field::Number(|d| &mut d.config.presence.rate), "pushes per second and room",
